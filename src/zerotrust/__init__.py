@@ -1,0 +1,1 @@
+"""Every call between services proves who is calling, or it is refused."""

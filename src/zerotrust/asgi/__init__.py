@@ -1,0 +1,1 @@
+"""ADAPT: ASGI applications and uvicorn."""

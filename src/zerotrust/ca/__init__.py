@@ -1,0 +1,1 @@
+"""ISSUES. The certificate authority."""

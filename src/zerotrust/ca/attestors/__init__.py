@@ -1,0 +1,1 @@
+"""Verdicts: evidence to selectors."""

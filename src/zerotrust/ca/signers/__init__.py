@@ -1,0 +1,1 @@
+"""Where the CA's keys live."""

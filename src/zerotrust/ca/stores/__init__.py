@@ -1,0 +1,1 @@
+"""Where the CA keeps its records."""

@@ -1,0 +1,1 @@
+"""SPEAKS. One file per command."""

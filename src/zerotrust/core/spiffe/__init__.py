@@ -1,0 +1,1 @@
+"""What the SPIFFE standards define: ids, bundles, X509-SVIDs."""

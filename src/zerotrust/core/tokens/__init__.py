@@ -1,0 +1,1 @@
+"""The signed token on every call: WIT, WPT and what they bind."""

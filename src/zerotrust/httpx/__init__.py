@@ -1,0 +1,1 @@
+"""ADAPT: the httpx client."""

@@ -1,0 +1,1 @@
+"""ATTACKS. The adversary that proves each refusal."""

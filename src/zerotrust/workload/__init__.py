@@ -1,0 +1,1 @@
+"""LIVES. One process, one identity."""

@@ -1,0 +1,1 @@
+"""What a workload can show about itself."""

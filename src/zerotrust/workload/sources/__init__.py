@@ -1,0 +1,1 @@
+"""Where an identity comes from; the file name is the URL scheme."""

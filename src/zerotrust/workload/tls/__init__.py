@@ -1,0 +1,1 @@
+"""The SSLContext subclass and the check inside the handshake."""
