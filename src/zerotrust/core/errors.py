@@ -196,7 +196,11 @@ class ZeroTrustError(Exception):
         return PUBLIC_TEXT[self.category]
 
     def __str__(self) -> str:
-        return f"{self.code} {self.reason}: {self.detail}" if self.detail else f"{self.code} {self.reason}"
+        return (
+            f"{self.code} {self.reason}: {self.detail}"
+            if self.detail
+            else f"{self.code} {self.reason}"
+        )
 
 
 class ConfigurationError(ZeroTrustError):

@@ -64,7 +64,9 @@ class SpiffeId:
 
     def __post_init__(self) -> None:
         if not self.segments:
-            raise BadSpiffeId(f"{self.trust_domain} names a trust domain, not a workload: add a path")
+            raise BadSpiffeId(
+                f"{self.trust_domain} names a trust domain, not a workload: add a path"
+            )
         for segment in self.segments:
             if not _SEGMENT.fullmatch(segment) or segment in {".", ".."}:
                 raise BadSpiffeId(f"{_shown(segment)} is no path segment: use A-Z a-z 0-9 . _ -")
