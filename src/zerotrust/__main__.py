@@ -1,0 +1,5 @@
+"""`python -m zerotrust` is `zerotrust`."""
+
+from zerotrust.cli import main
+
+main()
