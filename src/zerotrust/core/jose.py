@@ -73,7 +73,7 @@ def b64url_encode(data: bytes) -> str:
 
 
 def b64url_decode(text: str) -> bytes:
-    """Decode the one canonical spelling of unpadded base64url; raise MalformedError for any other."""
+    """Decode unpadded base64url in its one canonical spelling; raise MalformedError otherwise."""
     try:
         raw = text.encode("ascii").translate(_FROM_URL)
         data = binascii.a2b_base64(raw + b"=="[: -len(raw) % 4])
