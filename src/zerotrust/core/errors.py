@@ -24,7 +24,8 @@ ZeroTrustError                    never raised itself
   ├ RenewalFailed
   └ Closed
 
-1. The class says whose fault it is, `reason` says which check failed, `category` says what the peer is told.
+1. The class says whose fault it is, `reason` says which check failed, `category` says what the
+   peer is told.
 2. `detail` is for our log. The peer sees `public`, constant per category, and an id; nothing else.
 3. A detail never holds a token, a key or a passphrase.
 """
@@ -115,6 +116,7 @@ class Reason(StrEnum):
     PEER_UNEXPECTED = "peer.unexpected", "ZT3010", Category.UNAUTHENTICATED
     PEER_CHAIN = "peer.chain", "ZT3011", Category.UNAUTHENTICATED
     BUNDLE_NONE = "bundle.none", "ZT3012", Category.UNAVAILABLE
+    PEER_HANDSHAKE = "peer.handshake", "ZT3013", Category.UNAUTHENTICATED
     # 4xxx: the tokens
     TOKEN_MISSING = "token.missing", "ZT4001", Category.UNAUTHENTICATED
     TOKEN_MALFORMED = "token.malformed", "ZT4002", Category.UNAUTHENTICATED
@@ -245,10 +247,10 @@ class BadSpiffeId(MalformedError):
 
 
 class BadBundle(MalformedError):
-    """Not a trust bundle document."""
+    """Not a trust bundle document, or (DEV_MARKER) one of a throw-away CA."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(Reason.BAD_BUNDLE, detail)
+    def __init__(self, detail: str, reason: Reason = Reason.BAD_BUNDLE) -> None:
+        super().__init__(reason, detail)
 
 
 class BadPolicy(MalformedError):

@@ -1,8 +1,10 @@
 """TrustDomain and SpiffeId: parsed at construction or not at all.
 
-1. One canonical spelling: what is not canonical is refused, never normalised (SPIFFE-ID sections 2.1 to 2.4).
+1. One canonical spelling: what is not canonical is refused, never normalised (SPIFFE-ID sections
+   2.1 to 2.4).
 2. Comparison is bytewise over the whole identifier; a path means nothing without its trust domain.
-3. `scheme` is `spiffe`; `wimse` exists only where a caller builds such an origin itself (test vectors).
+3. `scheme` is `spiffe`; `wimse` exists only where a caller builds such an origin itself (test
+   vectors).
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class TrustDomain:
             raise BadSpiffeId(f"the scheme is {_shown(self.scheme)}; use spiffe")
         if not isinstance(self.name, str) or not _TRUST_DOMAIN.fullmatch(self.name):
             raise BadSpiffeId(
-                f"{_shown(str(self.name))} is no trust domain: 1 to 255 of a-z 0-9 . _ - in lower case"
+                f"{_shown(str(self.name))} is no trust domain: 1 to 255 of a-z 0-9 . _ -"
             )
 
     @classmethod

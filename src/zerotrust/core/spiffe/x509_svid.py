@@ -1,22 +1,48 @@
-"""INTERFACE STUB (owner: spiffe)."""
+"""X509Svid is our own; VerifiedSvid is a peer's, after every check.
+
+1. Two ways lead to a VerifiedSvid: `accept_leaf` after OpenSSL built and verified the path, and
+   `verify_x509_svid` with a path of our own. The rules and their reasons are the same.
+2. A path ends in an anchor of the trust domain that the leaf's own ID names, never of another.
+3. Sizes, counts and keys are judged before a signature is checked; there is no clock skew.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from functools import cached_property
+from itertools import pairwise
+from typing import Final, Never, Self, final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
-from zerotrust.core.spiffe.bundle import BundleSet
+from zerotrust.core.errors import CertificateRejected, MalformedError, Reason
+from zerotrust.core.spiffe import certificate as rules
+from zerotrust.core.spiffe.bundle import BundleSet, TrustBundle
 from zerotrust.core.spiffe.ids import SpiffeId
+from zerotrust.core.spiffe.name_constraints import require_permitted
 
-MAX_LIFETIME = 24 * 3600 + 60  # seconds; leaf cap: 24 h plus backdate
+MAX_LIFETIME: Final = 24 * 3600 + 60  # seconds; leaf cap: 24 h plus backdate
+MAX_CHAIN: Final = 4  # certificates as presented; the anchor may come on top
+MAX_CHAIN_BYTES: Final = 32 * 1024
+MAX_KEY_PEM_BYTES: Final = 16 * 1024
+
+_MAX_PATHS: Final = 4  # anchors of one name: a root and its successors
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class X509Svid:
     """Our own certificate chain (leaf first) and its private key. repr redacts, pickling is refused."""
 
@@ -25,23 +51,61 @@ class X509Svid:
     key: CertificateIssuerPrivateKeyTypes
 
     @classmethod
-    def parse(cls, chain_pem: bytes, key_pem: bytes) -> X509Svid:
-        """PEM chain + unencrypted PKCS#8/SEC1 key -> X509Svid; checks leaf rules and key <-> certificate. MalformedError."""
-        raise NotImplementedError
+    def parse(cls, chain_pem: bytes, key_pem: bytes) -> Self:
+        """Read a PEM chain (leaf first) and its unencrypted PKCS#8 or SEC1 key.
 
-    @property
+        Asks for the leaf rules, CA rules above it, and that key and certificate belong together;
+        trust and validity are verify_x509_svid's. Raises MalformedError.
+        """
+        chain = _load_pem_chain(chain_pem)
+        try:
+            rules.require_key(chain[0], allow_rsa=False)
+            identity = rules.require_leaf(chain[0])
+            for issuer in chain[1:]:
+                rules.require_key(issuer, allow_rsa=True)
+                rules.require_ca(issuer)
+        except CertificateRejected as exc:
+            raise MalformedError(Reason.BAD_CERTIFICATE, exc.detail) from exc
+        key = _load_pem_key(key_pem)
+        if key.public_key() != chain[0].public_key():
+            raise MalformedError(Reason.BAD_KEY, "the key is not the one the certificate names")
+        return cls(identity, chain, key)
+
+    @cached_property
     def thumbprint(self) -> str:
-        """x5t#S256 of the leaf (RFC 8705): base64url(SHA-256(DER))."""
-        raise NotImplementedError
+        """x5t#S256 of the leaf (RFC 8705 section 3.1): base64url(SHA-256(DER))."""
+        return _thumbprint(self.chain[0].public_bytes(Encoding.DER))
+
+    @cached_property
+    def not_before(self) -> float:
+        """Seconds since the epoch, of the leaf."""
+        return self.chain[0].not_valid_before_utc.timestamp()
+
+    @cached_property
+    def not_after(self) -> float:
+        """Seconds since the epoch, of the leaf."""
+        return self.chain[0].not_valid_after_utc.timestamp()
+
+    @cached_property
+    def chain_der(self) -> tuple[bytes, ...]:
+        """The chain in DER, leaf first."""
+        return tuple(certificate.public_bytes(Encoding.DER) for certificate in self.chain)
+
+    @cached_property
+    def chain_pem(self) -> bytes:
+        """The chain in PEM, leaf first."""
+        return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in self.chain)
 
     @property
-    def not_before(self) -> float: raise NotImplementedError
-    @property
-    def not_after(self) -> float: raise NotImplementedError  # of the leaf
-    @property
-    def chain_pem(self) -> bytes: raise NotImplementedError
-    @property
-    def key_pem(self) -> bytes: raise NotImplementedError  # PKCS#8
+    def key_pem(self) -> bytes:
+        """The private key, unencrypted PKCS#8 in PEM; for files and memory that the caller protects."""
+        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    def __repr__(self) -> str:
+        return f"<X509Svid {self.id} {self.thumbprint}, key redacted>"
+
+    def __reduce__(self) -> Never:
+        raise TypeError("an X509Svid holds a private key and is not pickled")
 
 
 @final
@@ -55,14 +119,182 @@ class VerifiedSvid:
     serial: int
     not_after: float  # of the leaf
     expires_at: float  # the earliest notAfter in the verified chain
-    bundles: BundleSet  # what it was verified against; `is` comparison tells whether that is still current
+    bundles: BundleSet  # what it was verified against; `is` tells whether that is still current
 
 
-def accept_leaf(verified_chain: Sequence[bytes], bundles: BundleSet, now: float, *, max_lifetime: float = MAX_LIFETIME) -> VerifiedSvid:
-    """After OpenSSL built the path: leaf rules + the last certificate is an anchor of the leaf's OWN domain. CertificateRejected."""
-    raise NotImplementedError
+def accept_leaf(
+    verified_chain: Sequence[bytes],
+    bundles: BundleSet,
+    now: float,
+    *,
+    max_lifetime: float = MAX_LIFETIME,
+) -> VerifiedSvid:
+    """Accept a chain (DER, leaf first, anchor last) whose path OpenSSL has built and verified.
+
+    Never call it with a chain as a peer presented it: signatures are not checked here.
+    `now` and `max_lifetime` in seconds. Raises CertificateRejected.
+    """
+    # 1. Limits, then each certificate alone (X509-SVID sections 2 to 5).
+    chain = _load_chain(verified_chain, MAX_CHAIN + 1)
+    identity = _require_leaf(chain[0], now, max_lifetime)
+    # 2. The path ends in the leaf's own trust domain (X509-SVID section 5.1).
+    own = bundles.of(identity.trust_domain)
+    anchor = None if own is None else own.anchor(verified_chain[-1])
+    if own is None or anchor is None:
+        elsewhere = any(verified_chain[-1] in bundle.anchors_der for bundle in bundles)
+        raise _untrusted(identity, elsewhere=elsewhere)
+    # 3. What we ask of a path beyond what OpenSSL asked.
+    return _accept(identity, (*chain[:-1], anchor), bundles, now)
 
 
-def verify_x509_svid(chain: Sequence[bytes], bundles: BundleSet, now: float, *, max_lifetime: float = MAX_LIFETIME) -> VerifiedSvid:
-    """Own path check (chain as presented, leaf first, anchors not needed in it) + the same leaf rules. CertificateRejected."""
-    raise NotImplementedError
+def verify_x509_svid(
+    chain: Sequence[bytes],
+    bundles: BundleSet,
+    now: float,
+    *,
+    max_lifetime: float = MAX_LIFETIME,
+) -> VerifiedSvid:
+    """Verify a chain (DER, leaf first, as presented; the anchor need not be in it) on our own.
+
+    `now` and `max_lifetime` in seconds. Raises CertificateRejected.
+    """
+    # 1. Limits, then each certificate alone (X509-SVID sections 2 to 5).
+    presented = _load_chain(chain, MAX_CHAIN)
+    identity = _require_leaf(presented[0], now, max_lifetime)
+    # 2. Anchors of the leaf's own trust domain only (X509-SVID section 5.1).
+    own = bundles.of(identity.trust_domain)
+    paths = [] if own is None else _paths_to(own, presented)
+    if not paths:
+        raise _untrusted(identity, elsewhere=any(_paths_to(other, presented) for other in bundles))
+    # 3. Keys and rules of the whole path, then its signatures from the anchor down. Only anchors of
+    #    one name give more than one path; the first that holds is taken.
+    refusal: CertificateRejected | None = None
+    for path in paths:
+        try:
+            verified = _accept(identity, path, bundles, now)
+            _require_signatures(path)
+        except CertificateRejected as exc:
+            refusal = refusal or exc
+        else:
+            return verified
+    raise refusal or _untrusted(identity, elsewhere=False)
+
+
+def _require_leaf(leaf: x509.Certificate, now: float, max_lifetime: float) -> SpiffeId:
+    rules.require_key(leaf, allow_rsa=False)
+    identity = rules.require_leaf(leaf)
+    rules.require_signature_algorithm(leaf)
+    rules.require_validity(leaf, now)
+    lifetime = (leaf.not_valid_after_utc - leaf.not_valid_before_utc).total_seconds()
+    if lifetime > max_lifetime:
+        raise CertificateRejected(
+            Reason.PEER_TOO_LONG_LIVED, f"lives {lifetime:.0f} s, at most {max_lifetime:.0f} s"
+        )
+    return identity
+
+
+def _accept(
+    identity: SpiffeId, path: tuple[x509.Certificate, ...], bundles: BundleSet, now: float
+) -> VerifiedSvid:
+    own = bundles.own
+    foreign = own is None or own.origin != identity.trust_domain
+    for depth, issuer in enumerate(path[1:]):
+        # `depth` counts the CA certificates between this one and the leaf (RFC 5280 section 6.1.4).
+        rules.require_key(issuer, allow_rsa=foreign)
+        rules.require_ca(issuer)
+        rules.require_validity(issuer, now)
+        if issuer is not path[-1]:
+            rules.require_signature_algorithm(issuer)
+        if path[depth].issuer != issuer.subject:
+            raise CertificateRejected(Reason.PEER_CHAIN, "an issuer's name is not its subject's")
+        limit = rules.path_length(issuer)
+        if limit is not None and depth > limit:
+            raise CertificateRejected(Reason.PEER_CHAIN, "longer than a path length allows")
+        require_permitted(issuer, path[: depth + 1])
+    leaf = path[0]
+    chain_der = tuple(certificate.public_bytes(Encoding.DER) for certificate in path)
+    return VerifiedSvid(
+        id=identity,
+        chain_der=chain_der,
+        thumbprint=_thumbprint(chain_der[0]),
+        serial=leaf.serial_number,
+        not_after=leaf.not_valid_after_utc.timestamp(),
+        expires_at=min(certificate.not_valid_after_utc.timestamp() for certificate in path),
+        bundles=bundles,
+    )
+
+
+def _paths_to(
+    bundle: TrustBundle, presented: tuple[x509.Certificate, ...]
+) -> list[tuple[x509.Certificate, ...]]:
+    """Paths by name alone: up to a presented certificate that is an anchor, or one step further."""
+    for position, certificate in enumerate(presented[1:], start=1):
+        for anchor in bundle.anchors_named(certificate.subject):
+            if anchor.public_key() == certificate.public_key():
+                return [(*presented[:position], anchor)]
+    named = bundle.anchors_named(presented[-1].issuer)
+    return [(*presented, anchor) for anchor in named[:_MAX_PATHS]]
+
+
+def _require_signatures(path: tuple[x509.Certificate, ...]) -> None:
+    for certificate, issuer in reversed(tuple(pairwise(path))):
+        try:
+            certificate.verify_directly_issued_by(issuer)
+        except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError) as exc:
+            raise CertificateRejected(
+                Reason.PEER_UNTRUSTED, "a signature in the chain does not verify"
+            ) from exc
+
+
+def _untrusted(identity: SpiffeId, *, elsewhere: bool) -> CertificateRejected:
+    if elsewhere:
+        return CertificateRejected(
+            Reason.PEER_WRONG_TRUST_DOMAIN,
+            f"{identity} chains to an anchor of another trust domain",
+        )
+    return CertificateRejected(
+        Reason.PEER_UNTRUSTED, f"no anchor of {identity.trust_domain} vouches for {identity}"
+    )
+
+
+def _load_chain(chain: Sequence[bytes], limit: int) -> tuple[x509.Certificate, ...]:
+    if not chain:
+        raise CertificateRejected(Reason.PEER_NONE, "no certificate")
+    if len(chain) > limit:
+        raise CertificateRejected(Reason.PEER_CHAIN, f"more than {limit} certificates")
+    if sum(map(len, chain)) > MAX_CHAIN_BYTES:
+        raise CertificateRejected(Reason.PEER_CHAIN, f"more than {MAX_CHAIN_BYTES} bytes")
+    return tuple(rules.load_der(der) for der in chain)
+
+
+def _load_pem_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
+    if len(pem) > MAX_CHAIN_BYTES:
+        raise MalformedError(Reason.BAD_CERTIFICATE, f"longer than {MAX_CHAIN_BYTES} bytes")
+    try:
+        certificates = x509.load_pem_x509_certificates(pem)
+        if len(certificates) > MAX_CHAIN:
+            raise MalformedError(Reason.BAD_CERTIFICATE, f"more than {MAX_CHAIN} certificates")
+        return tuple(rules.load_der(c.public_bytes(Encoding.DER)) for c in certificates)
+    except CertificateRejected as exc:
+        raise MalformedError(Reason.BAD_CERTIFICATE, exc.detail) from exc
+    except MalformedError:
+        raise
+    except (ValueError, x509.InvalidVersion, UserWarning) as exc:
+        raise MalformedError(Reason.BAD_CERTIFICATE, "no certificates in PEM form") from exc
+
+
+def _load_pem_key(pem: bytes) -> CertificateIssuerPrivateKeyTypes:
+    if len(pem) > MAX_KEY_PEM_BYTES:
+        raise MalformedError(Reason.BAD_KEY, f"longer than {MAX_KEY_PEM_BYTES} bytes")
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # The cause may quote the input, so it is not kept.
+        raise MalformedError(Reason.BAD_KEY, "not an unencrypted private key in PEM form") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
+        raise MalformedError(Reason.BAD_KEY, "the key is not on the allow-list")
+    return key
+
+
+def _thumbprint(der: bytes) -> str:
+    return urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode()

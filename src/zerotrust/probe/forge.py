@@ -1,0 +1,398 @@
+"""A CA that signs whatever it is asked for: for attacks and for tests, never for production.
+
+1. Nothing here checks anything: each knob makes exactly one thing wrong, and all defaults are right.
+2. Certificates and tokens are built from raw parts, so the verifiers are not judged by their own minting.
+3. Only `probe`, `testing` and tests may import this module; a linter contract holds that.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import (
+    CertificateIssuerPrivateKeyTypes,
+    CertificatePublicKeyTypes,
+)
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from zerotrust.core.jose import PublicJwk, SigningKey
+from zerotrust.core.spiffe.bundle import BundleSet, TrustBundle
+from zerotrust.core.spiffe.certificate import DEV_MARKER
+from zerotrust.core.spiffe.ids import SpiffeId, TrustDomain
+from zerotrust.core.spiffe.x509_svid import X509Svid
+from zerotrust.core.tokens import profile
+from zerotrust.workload.identity import Snapshot, WitCredential
+
+BOTH: Final = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+DROP: Final = object()  # as the value of a claim or header: leave it out
+SIGNS_CERTIFICATES: Final = ("key_cert_sign", "crl_sign")
+_USAGES: Final = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
+_CURVE_HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
+    "secp384r1": hashes.SHA384(),
+    "secp521r1": hashes.SHA512(),
+}
+
+
+class ForgedAuthority:
+    """A root (path length 1), an issuing CA (path length 0) and a WIT signing key of one trust domain.
+
+    `now` is in seconds since the epoch; the CA lives from a day before to ten days after it.
+    """
+
+    def __init__(
+        self,
+        trust_domain: str | TrustDomain = "example.org",
+        *,
+        now: float,
+        dev: bool = False,
+        name: str | None = None,
+        key: CertificateIssuerPrivateKeyTypes | None = None,
+    ) -> None:
+        self.trust_domain = (
+            trust_domain
+            if isinstance(trust_domain, TrustDomain)
+            else TrustDomain.parse(trust_domain)
+        )
+        self.now = now
+        self.dev = dev
+        self.name = name or self.trust_domain.name[:48]
+        self.wit_key = SigningKey.generate("ES256")
+        self.wit_kid = self.wit_key.public.thumbprint
+        root = self.issue(
+            subject=common_name(f"{self.name} root"),
+            key=key,
+            ca=True,
+            path_length=1,
+            issuer="self",
+            not_before=now - 86400,
+            ttl=10 * 86400,
+            uris=(str(self.trust_domain),),
+        )
+        self.root = root.chain[0]
+        self.root_key = root.key
+        self.issuing = self.intermediate(f"{self.name} issuing")
+
+    @property
+    def bundle(self) -> TrustBundle:
+        """The trust bundle that vouches for everything this CA signs, WIT key included."""
+        return TrustBundle.parse(self.trust_domain, self.bundle_document(), allow_dev=self.dev)
+
+    @property
+    def bundles(self) -> BundleSet:
+        """The bundle set of a workload that trusts this domain alone."""
+        return BundleSet([self.bundle])
+
+    def bundle_document(
+        self, *, keys: Iterable[Mapping[str, Any]] | None = None, **members: object
+    ) -> bytes:
+        """Return the SPIFFE bundle document; `keys` and top-level members replace the right ones."""
+        document: dict[str, Any] = {
+            "keys": list(self.bundle_keys() if keys is None else keys),
+            "spiffe_sequence": 1,
+            "spiffe_refresh_hint": 300,
+            **members,
+        }
+        return json.dumps({k: v for k, v in document.items() if v is not DROP}).encode()
+
+    def bundle_keys(self) -> list[dict[str, Any]]:
+        """Return the JWKs of the bundle document: the root, then the WIT key."""
+        return [
+            x509_jwk(self.root),
+            {"use": "wit-svid", "kid": self.wit_kid, **self.wit_key.public.as_dict()},
+        ]
+
+    def id(self, path_or_id: str | SpiffeId) -> SpiffeId:
+        """Return an identity of this trust domain by path, or parse a full ID of any."""
+        if isinstance(path_or_id, SpiffeId):
+            return path_or_id
+        if "://" in path_or_id:
+            return SpiffeId.parse(path_or_id)
+        return self.trust_domain.id(path_or_id)
+
+    def issue(
+        self,
+        path_or_id: str | SpiffeId = "web",
+        *,
+        ttl: float = 3600,
+        not_before: float | None = None,
+        uris: Sequence[str] | None = None,
+        dns: Sequence[str] = (),
+        sans: Sequence[x509.GeneralName] | None = None,
+        san_critical: bool | None = None,
+        ca: bool | None = False,
+        path_length: int | None = None,
+        key: CertificateIssuerPrivateKeyTypes | None = None,
+        public_key: CertificatePublicKeyTypes | None = None,
+        eku: Sequence[x509.ObjectIdentifier] | None = BOTH,
+        key_usage: Sequence[str] | None = None,
+        key_usage_critical: bool = True,
+        subject: x509.Name | None = None,
+        omit: Sequence[type[x509.ExtensionType]] = (),
+        extra: Sequence[tuple[x509.ExtensionType, bool]] = (),
+        issuer: Literal["issuing", "root", "self"] | ForgedAuthority | X509Svid = "issuing",
+        serial: int | None = None,
+        hash_algorithm: hashes.HashAlgorithm | None = None,
+    ) -> X509Svid:
+        """Sign a certificate; the defaults make a good leaf for `path_or_id`, one hour from `now`.
+
+        `uris`, `dns` and `sans` say what stands in the SAN (`sans` alone: exactly that, `()`: no
+        SAN); `ca=None` leaves basic constraints out, `eku=None` extended key usage; `omit` drops
+        extensions by type, `extra` adds (extension, critical). `issuer` may be a leaf: X509Svid.
+        """
+        identity = self.id(path_or_id)
+        private = key or ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([]) if subject is None else subject
+        signer = self._signer(issuer, subject, private)
+        names = sans
+        if names is None:
+            names = [
+                *map(x509.UniformResourceIdentifier, [str(identity)] if uris is None else uris),
+                *(x509.DNSName(name) for name in dns),
+            ]
+        usages = key_usage
+        if usages is None:
+            usages = SIGNS_CERTIFICATES if ca else ("digital_signature",)
+        wanted: list[tuple[x509.ExtensionType, bool]] = [
+            (
+                x509.KeyUsage(**{usage: usage in usages for usage in _USAGES}),
+                key_usage_critical,
+            ),
+            (x509.SubjectKeyIdentifier.from_public_key(public_key or private.public_key()), False),
+            (x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key()), False),
+        ]
+        if ca is not None:
+            wanted.append((x509.BasicConstraints(ca=ca, path_length=path_length), True))
+        if eku is not None and not ca:
+            wanted.append((x509.ExtendedKeyUsage(eku), False))
+        if names:
+            critical = not subject.rdns if san_critical is None else san_critical
+            wanted.append((x509.SubjectAlternativeName(names), critical))
+        if self.dev:
+            wanted.append((DEV_MARKER, False))
+        start = self.now - 30 if not_before is None else not_before
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(signer.name)
+            .public_key(public_key or private.public_key())
+            .serial_number(x509.random_serial_number() if serial is None else serial)
+            .not_valid_before(_moment(start))
+            .not_valid_after(_moment((self.now if not_before is None else start) + ttl))
+        )
+        for extension, critical in [*wanted, *extra]:
+            if not isinstance(extension, tuple(omit)):
+                builder = builder.add_extension(extension, critical=critical)
+        certificate = builder.sign(signer.key, hash_algorithm or _hash_for(signer.key))
+        return X509Svid(identity, (certificate, *signer.chain), private)
+
+    def intermediate(self, name: str = "intermediate", **knobs: Any) -> X509Svid:
+        """Sign a CA certificate (path length 0, by the root); takes every knob of `issue`."""
+        defaults: dict[str, Any] = {
+            "subject": common_name(name),
+            "ca": True,
+            "path_length": 0,
+            "issuer": "root",
+            "not_before": self.now - 86400,
+            "ttl": 9 * 86400,
+            "uris": (),
+        }
+        return self.issue("forged-ca", **{**defaults, **knobs})
+
+    def chain_der(self, svid: X509Svid) -> tuple[bytes, ...]:
+        """Return the chain as a TLS library would after verifying it: leaf first, root last."""
+        return (*svid.chain_der, self.root.public_bytes(Encoding.DER))
+
+    def wit(
+        self,
+        subject: str | SpiffeId = "web",
+        key: SigningKey | None = None,
+        *,
+        ttl: float = 900,
+        now: float | None = None,
+        signer: SigningKey | None = None,
+        header: Mapping[str, Any] | None = None,
+        claims: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> str:
+        """Sign a WIT that names `key` (default: a new one).
+
+        `header` and `claims` (or claims as keyword arguments) add to or replace the right ones;
+        DROP leaves one out. `signer` signs instead of this CA's WIT key.
+        """
+        issued_at = int(self.now if now is None else now)
+        signer = signer or self.wit_key
+        right = {
+            "iss": str(self.trust_domain),
+            "sub": str(self.id(subject)),
+            "iat": issued_at,
+            "exp": int(issued_at + ttl),
+            "jti": secrets.token_urlsafe(16),
+            "cnf": {"jwk": (key or SigningKey.generate()).public.as_dict()},
+        }
+        return jws(
+            {"alg": signer.alg, "typ": "wit+jwt", "kid": self.wit_kid, **(header or {})},
+            {**right, **(claims or {}), **overrides},
+            signer,
+        )
+
+    def wpt(
+        self,
+        wit: str,
+        key: SigningKey,
+        *,
+        aud: str,
+        x5t: str | None = None,
+        method: str | None = None,
+        target: bytes | None = None,
+        ttl: float | None = None,
+        now: float | None = None,
+        header: Mapping[str, Any] | None = None,
+        claims: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> str:
+        """Sign a WPT over `wit`: the bound form, or the proof form when `method` is given.
+
+        `x5t` is the thumbprint of the caller's leaf. Overrides as for `wit`.
+        """
+        issued_at = int(self.now if now is None else now)
+        right: dict[str, Any] = {
+            "aud": aud,
+            "jti": secrets.token_urlsafe(16),
+            "wth": b64(hashlib.sha256(wit.encode()).digest()),
+        }
+        if x5t is not None:
+            right["cnf"] = {"x5t#S256": x5t}
+        if method is not None:
+            right |= {"htm": method, "iat": issued_at}
+        if target is not None:
+            right[profile.TARGET] = b64(hashlib.sha256(target).digest())
+        right["exp"] = int(issued_at + (ttl or (120 if method is None else 30)))
+        return jws(
+            {"alg": key.alg, "typ": "wpt+jwt", **(header or {})},
+            {**right, **(claims or {}), **overrides},
+            key,
+        )
+
+    def snapshot(
+        self,
+        path_or_id: str | SpiffeId = "web",
+        *,
+        bundles: BundleSet | Iterable[ForgedAuthority] | None = None,
+        svid: X509Svid | None = None,
+        wit_ttl: float = 3600,
+        with_wit: bool = True,
+        **knobs: Any,
+    ) -> Snapshot:
+        """Return all that one workload holds: SVID, WIT credential and bundles.
+
+        `bundles` is a set, or further authorities to trust beside this one. `knobs` go to `issue`.
+        """
+        if not isinstance(bundles, BundleSet):
+            bundles = BundleSet([self.bundle, *(other.bundle for other in bundles or ())])
+        svid = svid or self.issue(path_or_id, **knobs)
+        credential = None
+        if with_wit:
+            key = SigningKey.generate()
+            token = self.wit(svid.id, key, ttl=wit_ttl)
+            credential = WitCredential(token, key, float(int(self.now) + wit_ttl))
+        return Snapshot(svid, credential, bundles, self.dev)
+
+    def _signer(
+        self,
+        issuer: Literal["issuing", "root", "self"] | ForgedAuthority | X509Svid,
+        subject: x509.Name,
+        key: CertificateIssuerPrivateKeyTypes,
+    ) -> _Signer:
+        match issuer:
+            case "self":
+                return _Signer(subject, key, ())
+            case "root":
+                return _Signer(self.root.subject, self.root_key, ())
+            case "issuing":
+                svid = self.issuing
+            case ForgedAuthority():
+                svid = issuer.issuing
+            case X509Svid():
+                svid = issuer
+        return _Signer(svid.chain[0].subject, svid.key, svid.chain)
+
+
+def common_name(text: str) -> x509.Name:
+    """Return a name of one common name."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def x509_jwk(certificate: x509.Certificate, **members: object) -> dict[str, Any]:
+    """Return the `x509-svid` JWK of an anchor; members replace or (DROP) leave out the right ones."""
+    key = certificate.public_key()
+    if isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
+        right: dict[str, Any] = dict(PublicJwk.from_key(key).as_dict())
+    elif isinstance(key, rsa.RSAPublicKey):
+        numbers = key.public_numbers()
+        right = {
+            "kty": "RSA",
+            "n": b64(numbers.n.to_bytes(key.key_size // 8 + 1, "big").lstrip(b"\0")),
+            "e": b64(numbers.e.to_bytes(3, "big").lstrip(b"\0")),
+        }
+    else:
+        right = {"kty": "unknown"}
+    x5c = [base64.b64encode(certificate.public_bytes(Encoding.DER)).decode()]
+    jwk = {**right, "use": "x509-svid", "x5c": x5c, **members}
+    return {name: value for name, value in jwk.items() if value is not DROP}
+
+
+def jws(header: Mapping[str, Any], claims: Mapping[str, Any], key: SigningKey) -> str:
+    """Sign a compact JWS over exactly these members (less those that are DROP), unchecked."""
+    signing_input = b".".join(b64(_json(part)).encode() for part in (header, claims))
+    return f"{signing_input.decode()}.{b64(key.sign(signing_input))}"
+
+
+def b64(data: bytes) -> str:
+    """Unpadded base64url."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+@dataclass(frozen=True)
+class _Signer:
+    """Whose name and key are on a certificate, and what its subject presents after itself."""
+
+    name: x509.Name
+    key: CertificateIssuerPrivateKeyTypes
+    chain: tuple[x509.Certificate, ...]
+
+
+def _json(members: Mapping[str, Any]) -> bytes:
+    kept = {name: value for name, value in members.items() if value is not DROP}
+    return json.dumps(kept, separators=(",", ":")).encode()
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(int(seconds), UTC)
+
+
+def _hash_for(key: CertificateIssuerPrivateKeyTypes) -> hashes.HashAlgorithm | None:
+    if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey):
+        return None
+    curve = key.curve.name if isinstance(key, ec.EllipticCurvePrivateKey) else ""
+    return _CURVE_HASHES.get(curve, hashes.SHA256())
