@@ -52,18 +52,26 @@ def prove_mode(
         if wpt.htm is not None or wpt.target_hash is not None:
             raise TokenRejected(Reason.TOKEN_MODE_UNCLEAR, "one request, but no request's URI")
         return Mode.BOUND
-    if wpt.audience not in target_uris:
-        raise TokenRejected(Reason.TOKEN_AUDIENCE, "neither this service nor this request's URI")
-    if wpt.htm is None or wpt.issued_at is None:
-        raise TokenRejected(Reason.TOKEN_MODE_UNCLEAR, "a request's URI without `htm` or `iat`")
+    if wpt.audience in frozenset(target_uris):  # a lone str must not become a substring match
+        _require_request(wpt, method, target)
+        _require_fresh(wpt, now, proof_max_lifetime, skew)
+        return Mode.PROOF
+    raise TokenRejected(Reason.TOKEN_AUDIENCE, "neither this service nor this request's URI")
+
+
+def _require_request(wpt: WorkloadProofToken, method: str, target: bytes) -> None:
+    if wpt.htm is None:
+        raise TokenRejected(Reason.TOKEN_MODE_UNCLEAR, "a request's URI without `htm`")
     if wpt.htm != method:
         raise TokenRejected(Reason.TOKEN_METHOD, "proves another method")
     if wpt.target_hash is not None and wpt.target_hash != target_hash(target):
         raise TokenRejected(Reason.TOKEN_TARGET, "proves another request-target")
-    if wpt.expires_at - min(now, wpt.issued_at) > proof_max_lifetime:
-        raise TokenRejected(
-            Reason.TOKEN_TOO_LONG_LIVED, f"a proof of more than {proof_max_lifetime:.0f} s"
-        )
+
+
+def _require_fresh(wpt: WorkloadProofToken, now: float, max_lifetime: float, skew: float) -> None:
+    if wpt.issued_at is None:
+        raise TokenRejected(Reason.TOKEN_MODE_UNCLEAR, "a request's URI without `iat`")
+    if wpt.expires_at - min(now, wpt.issued_at) > max_lifetime:
+        raise TokenRejected(Reason.TOKEN_TOO_LONG_LIVED, f"a proof of more than {max_lifetime} s")
     if wpt.issued_at < now - skew:
         raise TokenRejected(Reason.TOKEN_STALE, f"minted {now - wpt.issued_at:.0f} s ago")
-    return Mode.PROOF

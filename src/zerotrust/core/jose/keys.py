@@ -1,24 +1,25 @@
-"""Strict JSON, JWK and compact JWS; the only importer of PyJWT, whose algorithms sign and verify.
+"""Keys with their one algorithm: the JWK we accept, the keys we sign with.
 
-1. Size, depth and count are bounded before anything is parsed; all is parsed before a key is used.
-2. One spelling: base64url is decoded, encoded again and compared; a JSON member occurs once.
-3. A key has its algorithm; a token's `alg` is compared with it and never chooses (RFC 8725 3.1).
-4. Only compact JWS exists here: no JWE, no JSON form, no symmetric key, no key out of a header.
+1. A key is checked whole before any signature is: kind, size, point, use (RFC 7517, RFC 8037).
+2. The only importer of PyJWT, whose algorithm objects do RSA and EdDSA.
+3. A private key is never shown, pickled or copied.
 """
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 import json
-import re
 from dataclasses import dataclass, field
-from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, final
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -27,73 +28,29 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from jwt.algorithms import (  # noqa: TID251 - this is the one place that may
-    ECAlgorithm,
     OKPAlgorithm,
     RSAAlgorithm,
     RSAPSSAlgorithm,
 )
 
 from zerotrust.core.errors import MalformedError, Reason, TokenRejected
+from zerotrust.core.jose.encoding import b64url_decode, b64url_encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
 
 PublicKey: TypeAlias = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-
-MAX_TOKEN_BYTES: Final = 4096
-MAX_SAFE_INTEGER: Final = 2**53  # RFC 7493 section 2.2
 
 _EDDSA: Final = ("EdDSA", "Ed25519")  # RFC 8037 and RFC 9864 names of the same thing
 _RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 SIGNATURE_ALGORITHMS: Final = ("ES256", "ES384", *_EDDSA, *_RSA)
 
-_ALGORITHMS: Final[dict[str, Any]] = {
-    "ES256": ECAlgorithm(ECAlgorithm.SHA256),
-    "ES384": ECAlgorithm(ECAlgorithm.SHA384),
-    "EdDSA": OKPAlgorithm(),
-    "Ed25519": OKPAlgorithm(),
-    "RS256": RSAAlgorithm(RSAAlgorithm.SHA256),
-    "RS384": RSAAlgorithm(RSAAlgorithm.SHA384),
-    "RS512": RSAAlgorithm(RSAAlgorithm.SHA512),
-    "PS256": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA256),
-    "PS384": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA384),
-    "PS512": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA512),
-}
 _CURVES: Final[dict[str, tuple[ec.EllipticCurve, str]]] = {
     "P-256": (ec.SECP256R1(), "ES256"),
     "P-384": (ec.SECP384R1(), "ES384"),
 }
 _CURVE_NAMES: Final = {curve.name: name for name, (curve, _) in _CURVES.items()}
-
-
-def b64url_encode(data: bytes) -> str:
-    """Return unpadded base64url (RFC 7515 section 2)."""
-    return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=").decode("ascii")
-
-
-def b64url_decode(text: str) -> bytes:
-    """Decode unpadded base64url in its one canonical spelling; raise MalformedError otherwise."""
-    try:
-        raw = text.encode("ascii").translate(_FROM_URL)
-        data = binascii.a2b_base64(raw + b"=="[: -len(raw) % 4])
-    except ValueError as exc:
-        raise MalformedError(Reason.BAD_JSON, "not base64url") from exc
-    if b64url_encode(data) != text:
-        raise MalformedError(Reason.BAD_JSON, "not the canonical unpadded base64url")
-    return data
-
-
-def parse_json_object(
-    data: bytes | str, *, max_bytes: int, max_depth: int = 8, max_members: int = 4096
-) -> dict[str, Any]:
-    """Parse one JSON object of an unambiguous kind (RFC 7493); raise MalformedError for others.
-
-    Refused: over `max_bytes`, `max_depth` levels or `max_members` members or list items; not UTF-8
-    or with a BOM; a duplicate member at any depth; NaN, Infinity, an integer beyond 2**53 either
-    way, a float that overflows; a lone surrogate.
-    """
-    return _parse_object(data, max_bytes, max_depth, max_members, _DECODER)
 
 
 @final
@@ -150,6 +107,11 @@ class PublicJwk:
         elif isinstance(key, ed25519.Ed25519PublicKey):
             jwk |= {"kty": "OKP", "crv": "Ed25519", "x": b64url_encode(key.public_bytes_raw())}
         return cls.parse(jwk)
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """What may be verified under this key: its own `alg`, or what its kind allows."""
+        return _implied_algs(self.key) if self.alg is None else (self.alg,)
 
     def as_dict(self) -> dict[str, str]:
         """Return the JWK: `kty`, the required members, and `alg` where it is set."""
@@ -222,185 +184,19 @@ class SigningKey:
         raise TypeError("a private key is not pickled or copied")
 
 
-@dataclass(frozen=True, slots=True)
-class CompactJws:
-    """A parsed token. Nothing about it is verified."""
+def verify_bytes(data: bytes, signature: bytes, key: PublicJwk, alg: str) -> None:
+    """Verify a JOSE signature under a key that has this `alg` (or has none of its own).
 
-    header: Mapping[str, Any]
-    claims: Mapping[str, Any]
-    signing_input: bytes
-    signature: bytes
-
-
-def parse_compact(token: str, *, max_bytes: int = MAX_TOKEN_BYTES) -> CompactJws:
-    """Parse header.claims.signature, each canonical, both objects strict; raise TokenRejected."""
-    if len(token) > max_bytes:
-        raise TokenRejected(Reason.TOKEN_TOO_LARGE, f"more than {max_bytes} bytes")
-    if token.count(".") != 2:  # noqa: PLR2004 - RFC 7515 section 7.1: two dots
-        raise TokenRejected(Reason.TOKEN_MALFORMED, "not three segments")
-    signed, _, signature = token.rpartition(".")
-    header, _, claims = signed.partition(".")
-    try:
-        return CompactJws(
-            _parse_header(header),
-            _parse_segment(claims),
-            signed.encode("ascii"),
-            b64url_decode(signature),
-        )
-    except MalformedError as exc:
-        raise TokenRejected(Reason.TOKEN_MALFORMED, exc.detail) from exc
-
-
-def require_header(
-    jws: CompactJws, *, typ: str, algs: Collection[str], members: Collection[str]
-) -> None:
-    """Hold the JOSE header against an allow-list, in this order; raise TokenRejected.
-
-    `alg` (before any key is looked up), `crit`, members that are not ours, `typ`, missing members.
+    Raise TokenRejected: TOKEN_ALGORITHM for another one, TOKEN_MALFORMED for a wrong length (RFC
+    7518 sections 3.3 and 3.4), TOKEN_SIGNATURE where it does not verify.
     """
-    header = jws.header
-    alg = header.get("alg")
-    if not isinstance(alg, str) or alg not in algs:
-        raise TokenRejected(Reason.TOKEN_ALGORITHM, "`alg` is not allowed here")
-    if "crit" in header:
-        if not isinstance(header["crit"], list) or not header["crit"]:
-            raise TokenRejected(Reason.TOKEN_MALFORMED, "`crit` is not a filled list")
-        raise TokenRejected(Reason.TOKEN_CRITICAL, "no critical extension is understood")
-    if not header.keys() <= set(members):
-        raise TokenRejected(Reason.TOKEN_HEADER, "a header member that has no place here")
-    if header.get("typ") != typ:
-        raise TokenRejected(Reason.TOKEN_TYPE, f"`typ` is not {typ}")
-    if len(header) != len(members):
-        raise TokenRejected(Reason.TOKEN_HEADER, "a header member is missing")
-
-
-def verify_signature(jws: CompactJws, key: PublicJwk) -> None:
-    """Verify under a key whose algorithm equals the header's; raise TokenRejected.
-
-    A signature of the wrong length (RFC 7518 section 3.4: 64 or 96 bytes) is TOKEN_MALFORMED.
-    """
-    alg = jws.header.get("alg")
-    if not isinstance(alg, str) or alg not in _algs_of(key):
+    if alg not in key.algorithms:
         raise TokenRejected(Reason.TOKEN_ALGORITHM, "`alg` is not the key's algorithm")
-    if len(jws.signature) != _signature_length(key.key):
+    if len(signature) != _SIGNATURE_BYTES.get(alg, len(key.members.get("n", "")) * 3 // 4):
         raise TokenRejected(Reason.TOKEN_MALFORMED, "a signature of the wrong length")
-    if not _ALGORITHMS[alg].verify(jws.signing_input, key.key, jws.signature):
+    if not _ALGORITHMS[alg].verify(data, key.key, signature):
         raise TokenRejected(Reason.TOKEN_SIGNATURE, "the signature does not verify")
 
-
-def sign_compact(header: Mapping[str, str], claims: Mapping[str, Any], key: SigningKey) -> str:
-    """Return the compact JWS; `alg` is the key's and is written here."""
-    segment = _header_segment(key.alg, tuple(header.items()))
-    signed = f"{segment}.{b64url_encode(_ENCODER.encode(claims).encode('ascii'))}"
-    return f"{signed}.{b64url_encode(key.sign(signed.encode('ascii')))}"
-
-
-# --- JSON ---------------------------------------------------------------------------------------
-
-_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
-_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
-_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
-
-
-def _malformed(detail: str) -> MalformedError:
-    return MalformedError(Reason.BAD_JSON, detail)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise _malformed("a member occurs twice")
-    return members
-
-
-def _float(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise _malformed("a number that overflows")
-    return value
-
-
-def _constant(text: str) -> NoReturn:
-    raise _malformed(f"{text} is not JSON")
-
-
-def _decoder(limit: int) -> json.JSONDecoder:
-    digits = len(str(limit)) + 1
-
-    def integer(text: str) -> int:
-        if len(text) > digits or abs(value := int(text)) > limit:
-            raise _malformed("an integer out of range")
-        return value
-
-    return json.JSONDecoder(
-        object_pairs_hook=_object, parse_int=integer, parse_float=_float, parse_constant=_constant
-    )
-
-
-_DECODER: Final = _decoder(MAX_SAFE_INTEGER)
-# Claims get room up to 2**63, so that an `exp` of 10**18 is refused for what it is: too far away.
-_CLAIMS_DECODER: Final = _decoder(2**63)
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-
-
-def _parse_object(
-    data: bytes | str, max_bytes: int, max_depth: int, max_members: int, decoder: json.JSONDecoder
-) -> dict[str, Any]:
-    if len(data) > max_bytes:
-        raise _malformed(f"more than {max_bytes} bytes")
-    try:
-        raw = data if isinstance(data, bytes) else data.encode("utf-8")
-        text = raw.decode("utf-8")
-    except UnicodeError as exc:
-        raise _malformed("not UTF-8") from exc
-    if len(raw) > max_bytes:
-        raise _malformed(f"more than {max_bytes} bytes")
-    _require_shape(text, max_depth, max_members)
-    try:
-        value = decoder.decode(text)
-        if "\\u" in text:  # only an escape can spell a lone surrogate
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except MalformedError:
-        raise
-    except (ValueError, RecursionError) as exc:
-        raise _malformed("not JSON, or a lone surrogate in it") from exc
-    if not isinstance(value, dict):
-        raise _malformed("not a JSON object")
-    return value
-
-
-def _require_shape(text: str, max_depth: int, max_members: int) -> None:
-    """Bound depth and count before parsing: a cheap upper bound first, exactly if that is over."""
-    if text.count("{") + text.count("[") <= max_depth and text.count(",") < max_members:
-        return
-    depth = deepest = count = 0
-    for char in _STRING.sub("", text):
-        if char in "{[":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif char in "}]":
-            depth -= 1
-        elif char == ",":
-            count += 1
-    if deepest > max_depth or count >= max_members:
-        raise _malformed(f"more than {max_depth} levels or {max_members} members")
-
-
-def _parse_segment(segment: str) -> dict[str, Any]:
-    return _parse_object(b64url_decode(segment), MAX_TOKEN_BYTES, 8, 256, _CLAIMS_DECODER)
-
-
-@lru_cache(maxsize=256)  # few headers exist; what strangers send cannot grow it
-def _parse_header(segment: str) -> Mapping[str, Any]:
-    return MappingProxyType(_parse_segment(segment))
-
-
-@lru_cache(maxsize=64)
-def _header_segment(alg: str, members: tuple[tuple[str, str], ...]) -> str:
-    return b64url_encode(_ENCODER.encode({**dict(members), "alg": alg}).encode("ascii"))
-
-
-# --- Keys ---------------------------------------------------------------------------------------
 
 _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _MIN_RSA_BITS: Final = 2048
@@ -511,11 +307,42 @@ def _implied_algs(key: PublicKey) -> tuple[str, ...]:
     return _EDDSA if isinstance(key, ed25519.Ed25519PublicKey) else _RSA
 
 
-def _algs_of(key: PublicJwk) -> tuple[str, ...]:
-    return _implied_algs(key.key) if key.alg is None else (key.alg,)
+class _Ecdsa:
+    """ECDSA over the JOSE form, r and s of fixed length, as PyJWT's objects have it.
+
+    Theirs builds and converts anew on each call, which costs a tenth of a verification.
+    """
+
+    __slots__ = ("_ecdsa", "_size")
+
+    def __init__(self, algorithm: hashes.HashAlgorithm, size: int) -> None:
+        self._ecdsa = ec.ECDSA(algorithm)
+        self._size = size
+
+    def sign(self, data: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
+        r, s = decode_dss_signature(key.sign(data, self._ecdsa))
+        return r.to_bytes(self._size, "big") + s.to_bytes(self._size, "big")
+
+    def verify(self, data: bytes, key: ec.EllipticCurvePublicKey, signature: bytes) -> bool:
+        r, s = signature[: self._size], signature[self._size :]
+        der = encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big"))
+        try:
+            key.verify(der, data, self._ecdsa)
+        except InvalidSignature:
+            return False
+        return True
 
 
-def _signature_length(key: PublicKey) -> int:
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        return 2 * (key.key_size // 8)
-    return 64 if isinstance(key, ed25519.Ed25519PublicKey) else key.key_size // 8
+_ALGORITHMS: Final[dict[str, Any]] = {
+    "ES256": _Ecdsa(hashes.SHA256(), 32),
+    "ES384": _Ecdsa(hashes.SHA384(), 48),
+    "EdDSA": OKPAlgorithm(),
+    "Ed25519": OKPAlgorithm(),
+    "RS256": RSAAlgorithm(RSAAlgorithm.SHA256),
+    "RS384": RSAAlgorithm(RSAAlgorithm.SHA384),
+    "RS512": RSAAlgorithm(RSAAlgorithm.SHA512),
+    "PS256": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA256),
+    "PS384": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA384),
+    "PS512": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA512),
+}
+_SIGNATURE_BYTES: Final = {"ES256": 64, "ES384": 96, "EdDSA": 64, "Ed25519": 64}
