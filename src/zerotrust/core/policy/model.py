@@ -1,17 +1,43 @@
-"""INTERFACE STUB (owner: policy)."""
+"""Who may call what: the rules of one service, and the decision about one call.
+
+1. Deny rules first; then allow rules; what no rule allows is refused. The order of rules means nothing.
+2. Any satisfied allow rule wins. Of those that cover a call the one with the weakest token mode is asked: where
+   its mode is not met, no other's is.
+3. A rule covers a call when one of its principals covers the caller and one of its routes covers the route. The
+   index holds those pairs, so a decision costs the same for ten rules and for a hundred thousand.
+4. A policy is checked whole while it is built, and never changes afterwards.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 from zerotrust.core.errors import Reason
 from zerotrust.core.mode import Mode
+from zerotrust.core.policy.index import PrincipalIndex, RouteIndex
+from zerotrust.core.policy.patterns import (
+    ANY,
+    PolicyFault,
+    parse_principal,
+    parse_route,
+    shown,
+)
 from zerotrust.core.spiffe.ids import SpiffeId, TrustDomain
+
+MAX_RULES: Final = 150_000
+MAX_PAIRS: Final = 2_000_000  # principals x routes, over all rules: what the index must hold
+_ROUTE_BITS: Final = 22  # MAX_PAIRS < 2**22: a pair is caller << 22 | route
+_RULE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """One allow rule (patterns kept as text in canonical form)."""
+    """One allow rule. `token` is the weakest mode that satisfies it."""
 
     id: str
     principals: tuple[str, ...]
@@ -22,6 +48,8 @@ class Allow:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
+    """One deny rule; no allow rule can overrule it."""
+
     id: str
     principals: tuple[str, ...]
     routes: tuple[str, ...]
@@ -29,31 +57,246 @@ class Deny:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyTest:
+    """One inline test: `principal` does `do` with a token of `token`, and `want` is to come out."""
+
+    name: str
+    principal: str
+    do: str
+    want: str
+    token: Mode = Mode.BOUND
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
-    """reason is None exactly when the call is allowed (then rule and route say by what)."""
+    """`reason` is None exactly when the call is allowed; `need` is what a refused mode should have been."""
 
-    reason: Reason | None  # RULE_NONE, RULE_DENY, TOKEN_MODE or None
+    reason: Reason | None
     rule: str | None
-    route: str | None  # the route template that matched, for audit
-    need: Mode | None = None  # on TOKEN_MODE: what the weakest matching rule asks
+    route: str | None  # the template that covers the call, where there is one; for the audit line
+    need: Mode | None = None
 
 
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """Compiled, immutable, indexed. decide() cost does not grow with the number of rules."""
+    """The rules of one service, compiled. Raises PolicyFault where they make no sense."""
 
     service: str
     trust_domain: TrustDomain
-    federated: frozenset[TrustDomain]
-    allow: tuple[Allow, ...]
-    deny: tuple[Deny, ...]
-    open_routes: tuple[str, ...]
-    needs_proof: bool  # some rule asks for proof
-    digest: str  # sha256 of the canonical text
+    allow: tuple[Allow, ...] = ()
+    deny: tuple[Deny, ...] = ()
+    open_routes: tuple[str, ...] = ()
+    federated: frozenset[TrustDomain] = frozenset()
+    tests: tuple[PolicyTest, ...] = ()
+    needs_proof: bool = field(init=False, compare=False)
+    digest: str = field(init=False, compare=False)
+    _open: dict[tuple[str, str], str] = field(init=False, compare=False, repr=False)
+    _rules: _Rules = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.service:
+            raise PolicyFault("name the service that this policy protects", "service")
+        opened = _open_routes(self.open_routes)
+        object.__setattr__(self, "_open", opened)
+        object.__setattr__(self, "_rules", _Rules(self, set(opened.values())))
+        proof = any(rule.token >= Mode.PROOF for rule in self.allow)
+        object.__setattr__(self, "needs_proof", proof)
+        object.__setattr__(self, "digest", _digest(self))
 
     def decide(self, principal: SpiffeId, method: str, path: str, mode: Mode) -> Decision:
-        """method: an HTTP method, `WS` for WebSocket, `grpc` (then path is `pkg.Service/Method`). path: decoded, already canonical (request.py)."""
-        raise NotImplementedError
+        """Decide one call whose caller and token are already proven.
+
+        `method` is an HTTP method, `WS` or `grpc`. `path` is decoded once and canonical, as the request filter
+        gives it; for gRPC it is `package.Service/Method`.
+        """
+        rules = self._rules
+        routes = rules.routes.find(method, path)
+        callers = rules.callers.find(principal)
+        if rules.denied:
+            rank, route = _first(rules.denied, callers, routes)
+            if rank is not None:
+                return Decision(Reason.RULE_DENY, rules.deny[rank].id, rules.route_texts[route])
+        rank, route = _first(rules.allowed, callers, routes)
+        if rank is None:
+            return Decision(
+                Reason.RULE_NONE, None, rules.route_texts[routes[0]] if routes else None
+            )
+        rule = rules.allow[rank]
+        if mode < rule.token:
+            return Decision(Reason.TOKEN_MODE, rule.id, rules.route_texts[route], rule.token)
+        return Decision(None, rule.id, rules.route_texts[route])
 
     def is_open(self, method: str, path: str) -> str | None:
-        """Return the open route's text when this call needs no token and no rule, else None."""
-        raise NotImplementedError
+        """Return the open route's text where this call needs no token and no rule, else None."""
+        return self._open.get((method, path))
+
+
+class _Rules:
+    """The pairs of all rules. Rules are ranked by (mode, id): of several, the lowest rank is the one to ask."""
+
+    __slots__ = (
+        "allow", "allowed", "callers", "denied", "deny", "route_texts", "routes",
+        "_caller_numbers", "_federated", "_foreign", "_ids", "_own", "_pairs", "_route_numbers",
+    )  # fmt: skip
+
+    def __init__(self, policy: Policy, opened: set[str]) -> None:
+        self._own, self._federated = policy.trust_domain, policy.federated
+        if self._own in self._federated:
+            raise PolicyFault(
+                "our own trust domain is never federated; delete it here", "federated"
+            )
+        if len(policy.allow) + len(policy.deny) > MAX_RULES:
+            raise PolicyFault(f"more than {MAX_RULES} rules; split the service")
+        self.callers, self.routes = PrincipalIndex(self._own), RouteIndex()
+        self.route_texts: list[str] = []
+        self._caller_numbers: dict[str, int] = {}
+        self._route_numbers: dict[str, int] = {}
+        self._foreign: set[TrustDomain] = set()
+        self._ids: set[str] = set()
+        self._pairs = 0
+        allow_pairs = [self._pairs_of(rule, "allow", n) for n, rule in enumerate(policy.allow)]
+        deny_pairs = [self._pairs_of(rule, "deny", n) for n, rule in enumerate(policy.deny)]
+        for n, rule in enumerate(policy.allow):
+            _refuse_pointless(rule, opened, n)
+        for domain in sorted(self._federated - self._foreign):
+            raise PolicyFault(f"no rule names {domain}; delete it here", "federated")
+        order = sorted(
+            range(len(allow_pairs)), key=lambda n: (policy.allow[n].token, policy.allow[n].id)
+        )
+        self.allow = tuple(policy.allow[n] for n in order)
+        self.allowed = _ranked(allow_pairs[n] for n in order)
+        self._refuse_unreachable(allow_pairs, order)
+        order = sorted(range(len(deny_pairs)), key=lambda n: policy.deny[n].id)
+        self.deny = tuple(policy.deny[n] for n in order)
+        self.denied = _ranked(deny_pairs[n] for n in order)
+
+    def _pairs_of(self, rule: Allow | Deny, table: str, place: int) -> list[int]:
+        if not _RULE_ID.fullmatch(rule.id):
+            raise PolicyFault(
+                f"{shown(rule.id)}: 1 to 128 of A-Z a-z 0-9 . _ -", table, place, "id"
+            )
+        if rule.id in self._ids:
+            raise PolicyFault(
+                f"{shown(rule.id)} is used twice; ids name one rule", table, place, "id"
+            )
+        self._ids.add(rule.id)
+        callers = _numbers(rule.principals, self._caller, (table, place, "from"))
+        routes = _numbers(rule.routes, self._route, (table, place, "to"))
+        if table == "allow" and ANY in rule.routes:
+            problem = "only deny rules cover everything; name the routes"
+            raise PolicyFault(problem, table, place, "to", rule.routes.index(ANY))
+        self._pairs += len(callers) * len(routes)
+        if self._pairs > MAX_PAIRS:
+            problem = f"more than {MAX_PAIRS} pairs of caller and route so far; use patterns"
+            raise PolicyFault(problem, table, place)
+        return [caller << _ROUTE_BITS | route for caller in callers for route in routes]
+
+    def _caller(self, text: str) -> int:
+        number = self._caller_numbers.get(text)
+        if number is None:
+            pattern = parse_principal(text, self._own)
+            if pattern.trust_domain != self._own:
+                if pattern.trust_domain not in self._federated:
+                    domain = shown(pattern.trust_domain.name)
+                    raise PolicyFault(f"{shown(text)} is foreign: list {domain} under federated")
+                self._foreign.add(pattern.trust_domain)
+            number = self._caller_numbers[text] = self.callers.add(pattern)
+        return number
+
+    def _route(self, text: str) -> int:
+        number = self._route_numbers.get(text)
+        if number is None:
+            number = self._route_numbers[text] = self.routes.add(parse_route(text))
+            if number == len(self.route_texts):
+                self.route_texts.append(text)
+            self.route_texts[number] = min(self.route_texts[number], text)
+        return number
+
+    def _refuse_unreachable(self, pairs: list[list[int]], order: list[int]) -> None:
+        """Refuse a rule all of whose pairs another rule allows with the same or a weaker mode."""
+        for rank, place in enumerate(order):
+            deciding = {self.allowed[pair] for pair in pairs[place]}
+            if rank not in deciding:
+                other = shown(self.allow[min(deciding)].id)
+                problem = (
+                    f"{shown(self.allow[rank].id)} never decides: {other} already allows all of it"
+                )
+                raise PolicyFault(problem, "allow", place, "id")
+
+
+def _ranked(pairs: Iterable[list[int]]) -> dict[int, int]:
+    table: dict[int, int] = {}
+    for rank, rule_pairs in enumerate(pairs):
+        for pair in rule_pairs:
+            table.setdefault(pair, rank)
+    return table
+
+
+def _first(
+    table: dict[int, int], callers: Sequence[int], routes: Sequence[int]
+) -> tuple[int | None, int]:
+    """Return the lowest rank among the pairs, and the number of the route it was found by."""
+    best: int | None = None
+    by = 0
+    for caller in callers:
+        base = caller << _ROUTE_BITS
+        for route in routes:
+            rank = table.get(base | route)
+            if rank is not None and (best is None or rank < best):
+                best, by = rank, route
+    return best, by
+
+
+def _numbers(
+    texts: Sequence[str], number: Callable[[str], int], at: tuple[str | int, ...]
+) -> list[int]:
+    if not texts:
+        raise PolicyFault("empty means nobody and nothing; name them or delete the rule", *at)
+    numbers: list[int] = []
+    for place, text in enumerate(texts):
+        try:
+            numbers.append(number(text))
+        except PolicyFault as fault:
+            raise fault.under(*at, place) from None
+    if len(set(numbers)) != len(numbers):
+        twice = next(text for n, text in enumerate(texts) if numbers[n] in numbers[:n])
+        raise PolicyFault(f"{shown(twice)} stands here twice", *at)
+    return numbers
+
+
+def _refuse_pointless(rule: Allow, opened: set[str], place: int) -> None:
+    for n, text in enumerate(rule.routes):
+        if text in opened:
+            problem = f"{shown(text)} is an open route, so no rule is ever asked; choose one"
+            raise PolicyFault(problem, "allow", place, "to", n)
+
+
+def _open_routes(texts: Sequence[str]) -> dict[tuple[str, str], str]:
+    opened: dict[tuple[str, str], str] = {}
+    for place, text in enumerate(texts):
+        try:
+            pattern = parse_route(text)
+            if pattern.method not in {"GET", "HEAD"}:
+                raise PolicyFault(f"{shown(text)}: only GET and HEAD can be open")
+            if pattern.tail or None in pattern.segments:
+                raise PolicyFault(f"{shown(text)}: an open route is one literal path")
+        except PolicyFault as fault:
+            raise fault.under("open", "routes", place) from None
+        path = "/" + "/".join(segment or "" for segment in pattern.segments)
+        if opened.setdefault((pattern.method, path), text) is not text:
+            raise PolicyFault(f"{shown(text)} stands here twice", "open", "routes", place)
+    return opened
+
+
+def _digest(policy: Policy) -> str:
+    """SHA-256 over everything the policy says; comments, aliases and layout of its file do not count."""
+    said = [
+        policy.service,
+        str(policy.trust_domain),
+        sorted(map(str, policy.federated)),
+        policy.open_routes,
+        [(a.id, a.owner, a.principals, a.routes, a.token) for a in policy.allow],
+        [(d.id, d.owner, d.principals, d.routes) for d in policy.deny],
+        [(t.name, t.principal, t.do, t.want, t.token) for t in policy.tests],
+    ]
+    return hashlib.sha256(json.dumps(said, separators=(",", ":")).encode()).hexdigest()

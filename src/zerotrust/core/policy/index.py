@@ -1,0 +1,136 @@
+"""Which patterns cover a call, found without reading them all.
+
+1. Every distinct pattern is a small number; callers and routes are numbered apart.
+2. A lookup walks the call's own segments, so it costs what the call is long, not what the policy is.
+3. An index only grows while its policy is built; afterwards it is read by any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from zerotrust.core.policy.patterns import (
+    ANY,
+    GRPC,
+    WEBSOCKET,
+    PrincipalPattern,
+    RoutePattern,
+    Segments,
+    path_segments,
+)
+from zerotrust.core.spiffe.ids import SpiffeId, TrustDomain
+
+_NONE: Final = -1
+
+
+class PrincipalIndex:
+    """From a caller to the numbers of the patterns that name it."""
+
+    def __init__(self, own: TrustDomain) -> None:
+        self._own = own
+        self._root = _Node()
+        self._foreign: dict[SpiffeId, int] = {}
+        self._count = 0
+
+    def add(self, pattern: PrincipalPattern) -> int:
+        """Return the pattern's number."""
+        if pattern.trust_domain == self._own:
+            number = self._root.add(pattern.segments, pattern.tail, self._count)
+        else:
+            literal = tuple(segment for segment in pattern.segments if segment is not None)
+            principal = SpiffeId(pattern.trust_domain, literal)
+            number = self._foreign.setdefault(principal, self._count)
+        self._count += number == self._count
+        return number
+
+    def find(self, principal: SpiffeId) -> Sequence[int]:
+        """Return the numbers of all patterns that cover this caller."""
+        if principal.trust_domain == self._own:
+            return self._root.find(principal.segments)
+        number = self._foreign.get(principal)
+        return () if number is None else (number,)
+
+
+class RouteIndex:
+    """From a call's method and path to the numbers of the templates that cover it."""
+
+    def __init__(self) -> None:
+        self._roots: dict[str, _Node] = {}
+        self._everything = _NONE
+        self._count = 0
+
+    def add(self, pattern: RoutePattern) -> int:
+        """Return the template's number; templates that differ only in names of parameters share it."""
+        if pattern.everything:
+            if self._everything == _NONE:
+                self._everything = self._count
+            number = self._everything
+        else:
+            root = self._roots.setdefault(pattern.method, _Node())
+            number = root.add(pattern.segments, pattern.tail, self._count)
+        self._count += number == self._count
+        return number
+
+    def find(self, method: str, path: str) -> Sequence[int]:
+        """Return the numbers of all templates that cover this call."""
+        found: list[int] = []
+        segments = path_segments(method, path)
+        if segments is not None:
+            root = self._roots.get(method)
+            if root is not None:
+                found = root.find(segments)
+            if method not in (WEBSOCKET, GRPC):
+                root = self._roots.get(ANY)
+                if root is not None and method != ANY:
+                    found += root.find(segments)
+        if self._everything != _NONE:
+            found.append(self._everything)
+        return found
+
+
+class _Node:
+    """One place in a tree of segments; `end` and `tail` are the patterns that stop here or take the rest."""
+
+    __slots__ = ("any", "children", "end", "tail")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node] = {}
+        self.any: _Node | None = None
+        self.end = _NONE
+        self.tail = _NONE
+
+    def add(self, segments: Segments, tail: bool, number: int) -> int:  # noqa: FBT001 - a pattern's field
+        node = self
+        for segment in segments:
+            if segment is not None:
+                below = node.children.get(segment)
+                if below is None:
+                    below = node.children[segment] = _Node()
+            else:
+                below = node.any = node.any or _Node()
+            node = below
+        if tail:
+            node.tail = number if node.tail == _NONE else node.tail
+            return node.tail
+        node.end = number if node.end == _NONE else node.end
+        return node.end
+
+    def find(self, segments: Sequence[str]) -> list[int]:
+        found: list[int] = []
+        here = [self]
+        for segment in segments:
+            below: list[_Node] = []
+            for node in here:
+                if node.tail != _NONE:
+                    found.append(node.tail)
+                child = node.children.get(segment)
+                if child is not None:
+                    below.append(child)
+                if node.any is not None and segment:
+                    below.append(node.any)
+            if not below:
+                return found
+            here = below
+        found.extend(node.end for node in here if node.end != _NONE)
+        return found
