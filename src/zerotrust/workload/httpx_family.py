@@ -1,0 +1,259 @@
+"""Transports for httpx and for libraries with the same interface; the library is an argument.
+
+1. Only the public interface of the library is used: a transport that holds transports, one per
+   generation.
+2. Every decision is made by plain functions (outbound.py, peers.py, generations.py); the two
+   classes below differ in colour only.
+3. A response's body carries the lease: until it is closed, the connection it comes over is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
+
+from zerotrust.clock import now
+from zerotrust.core.errors import ConfigurationError
+from zerotrust.core.mode import Mode
+from zerotrust.core.spiffe.ids import SpiffeId
+from zerotrust.workload.generations import Generation, Generations
+from zerotrust.workload.outbound import (
+    asked_mode,
+    credentials,
+    identity_failure,
+    may_ask,
+    own_headers,
+    parse_cover,
+    parse_mode,
+    require_caller,
+    require_safe,
+    require_same_peer,
+)
+from zerotrust.workload.peers import Peers
+from zerotrust.workload.tls.context import SnapshotSource, SpiffeContext
+
+POOL_OPTIONS: Final = ("http1", "http2", "limits", "local_address", "socket_options")
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class _Attempt(NamedTuple):
+    generation: Generation[Any]
+    request: Any  # a copy of the application's, with credentials
+    over: Sequence[Any]  # pools to close
+
+
+class _Calls:
+    """What the sync and the async transport share."""
+
+    library: ClassVar[ModuleType]
+    pool_class: ClassVar[str]  # the library's own transport, by name
+
+    def __init__(
+        self,
+        me: SnapshotSource,
+        *,
+        peer: SpiffeId | str | None = None,
+        peers: Mapping[str, SpiffeId | str] | None = None,
+        mode: str | Mode = Mode.BOUND,
+        cover: Collection[str] = (),
+        **options: Any,
+    ) -> None:
+        """Take the arguments of the clients; `options` are the pool's: http1, http2, limits, ..."""
+        require_safe(options)
+        if unknown := options.keys() - set(POOL_OPTIONS):
+            raise ConfigurationError(f"unknown options: {', '.join(sorted(unknown))}")
+        self._peers = Peers(peer, peers)
+        self._mode = parse_mode(mode)
+        self._cover = parse_cover(cover)
+        require_caller(me)
+        pool = getattr(self.library, self.pool_class)
+
+        def open_pool(context: SpiffeContext) -> Any:
+            return pool(verify=context, trust_env=False, **options)
+
+        self._generations: Generations[Any] = Generations(me, open_pool, mode=self._mode, clock=now)
+
+    def require_target(self, url: Any) -> None:
+        """Raise ConfigurationError unless a peer is expected at this URL of the library."""
+        self._peers.expected_at(url.raw_scheme, url.raw_host, url.port)
+
+    def _begin(self, request: Any, mode: Mode) -> _Attempt:
+        url = request.url
+        expected = self._peers.expected_at(url.raw_scheme, url.raw_host, url.port)
+        headers, covered = own_headers(request.headers.raw, self._cover)
+        require_same_peer(request.extensions, expected)
+        at = now()
+        generation, over = self._generations.lease(expected, at)
+        try:
+            pairs = credentials(
+                generation.tokens,
+                mode,
+                audience=expected,
+                method=request.method,
+                authority=url.netloc,
+                target=url.raw_path,
+                covered=covered,
+                now=at,
+            )
+        except BaseException:
+            self._generations.release(generation)
+            raise
+        headers += [(name.encode("ascii"), value.encode("ascii")) for name, value in pairs]
+        copy = self.library.Request(
+            request.method,
+            url,
+            headers=headers,
+            stream=request.stream,
+            extensions=request.extensions,
+        )
+        return _Attempt(generation, copy, over)
+
+    def _may_ask(self, request: Any, response: Any) -> bool:
+        return may_ask(response.status_code, response.headers) and isinstance(
+            request.stream, self.library.ByteStream
+        )
+
+
+class Body:
+    """A response's bytes, with the lease on the generation they come over."""
+
+    def __init__(self, stream: Any, calls: Carrier[Any, Any], generation: Generation[Any]) -> None:
+        self._stream, self._calls, self._generation = stream, calls, generation
+        self._leased = True
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._stream:
+            self._generation.require_alive(now())
+            yield part
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._leased:
+            self._leased = False
+            try:
+                self._stream.close()
+            finally:
+                self._calls.release(self._generation)
+
+
+class Carrier(_Calls, Generic[Request, Response]):
+    """The sync transport."""
+
+    pool_class = "HTTPTransport"
+    body_class: ClassVar[type[Body]]
+
+    def handle_request(self, request: Request) -> Response:
+        """Send a request to the identity expected at its target, with credentials for it alone."""
+        response = self._send(request, self._mode)
+        if not self._may_ask(request, response):
+            return response  # type: ignore[no-any-return]
+        try:
+            body = b"".join(response.stream)
+        finally:
+            response.stream.close()
+        if (mode := asked_mode(body, self._mode)) is not None:
+            return self._send(request, mode)  # type: ignore[no-any-return]
+        response.stream = self.library.ByteStream(body)
+        return response  # type: ignore[no-any-return]
+
+    def release(self, generation: Generation[Any]) -> None:
+        """Count a call out and close what is over."""
+        for pool in self._generations.release(generation):
+            pool.close()
+
+    def close(self) -> None:
+        """Close all connections; further calls raise Closed."""
+        for pool in self._generations.close():
+            pool.close()
+
+    def _send(self, request: Any, mode: Mode) -> Any:
+        generation, copy, over = self._begin(request, mode)
+        try:
+            for pool in over:
+                pool.close()
+            response = generation.pool.handle_request(copy)
+        except BaseException as exc:
+            self.release(generation)
+            if (refusal := identity_failure(exc)) is not None:
+                raise refusal from exc
+            raise
+        response.stream = self.body_class(response.stream, self, generation)
+        return response
+
+
+class AsyncBody:
+    """A response's bytes, with the lease on the generation they come over."""
+
+    def __init__(
+        self, stream: Any, calls: AsyncCarrier[Any, Any], generation: Generation[Any]
+    ) -> None:
+        self._stream, self._calls, self._generation = stream, calls, generation
+        self._leased = True
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in self._stream:
+            self._generation.require_alive(now())
+            yield part
+
+    async def aclose(self) -> None:
+        """Give the connection back."""
+        if self._leased:
+            self._leased = False
+            try:
+                await self._stream.aclose()
+            finally:
+                await self._calls.release(self._generation)
+
+
+class AsyncCarrier(_Calls, Generic[Request, Response]):
+    """The async transport."""
+
+    pool_class = "AsyncHTTPTransport"
+    body_class: ClassVar[type[AsyncBody]]
+
+    async def handle_async_request(self, request: Request) -> Response:
+        """Send a request to the identity expected at its target, with credentials for it alone."""
+        response = await self._send(request, self._mode)
+        if not self._may_ask(request, response):
+            return response  # type: ignore[no-any-return]
+        try:
+            body = b"".join([part async for part in response.stream])
+        finally:
+            await response.stream.aclose()
+        if (mode := asked_mode(body, self._mode)) is not None:
+            return await self._send(request, mode)  # type: ignore[no-any-return]
+        response.stream = self.library.ByteStream(body)
+        return response  # type: ignore[no-any-return]
+
+    async def release(self, generation: Generation[Any]) -> None:
+        """Count a call out and close what is over."""
+        for pool in self._generations.release(generation):
+            await pool.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections; further calls raise Closed."""
+        for pool in self._generations.close():
+            await pool.aclose()
+
+    async def _send(self, request: Any, mode: Mode) -> Any:
+        generation, copy, over = self._begin(request, mode)
+        try:
+            for pool in over:
+                await pool.aclose()
+            response = await generation.pool.handle_async_request(copy)
+        except BaseException as exc:
+            await self.release(generation)
+            if (refusal := identity_failure(exc)) is not None:
+                raise refusal from exc
+            raise
+        response.stream = self.body_class(response.stream, self, generation)
+        return response
+
+
+def pool_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the connection pool's options out of a client's; refuse those that would weaken it."""
+    require_safe(options)
+    return {name: options.pop(name) for name in POOL_OPTIONS if name in options}
