@@ -19,6 +19,7 @@ ZeroTrustError                    never raised itself
 │ ├ AttestationFailed
 │ ├ NotEntitled
 │ └ RequestRefused
+├ AuditUnavailable                the call would be allowed, and its audit line cannot be written
 └ IdentityUnavailable             retryable: no usable identity or trust right now
   ├ NotYetIssued
   ├ RenewalFailed
@@ -172,6 +173,7 @@ class Reason(StrEnum):
     DEV_MARKER = "identity.dev_marker", "ZT7005", Category.UNAUTHENTICATED
     # 9xxx
     UNFORESEEN = "unforeseen", "ZT9001", Category.UNAVAILABLE
+    AUDIT_SINK = "audit.sink", "ZT9002", Category.UNAVAILABLE
 
 
 class ZeroTrustError(Exception):
@@ -305,6 +307,13 @@ class NotEntitled(IssuanceError):
 
 class RequestRefused(IssuanceError):
     """The request itself is not acceptable."""
+
+
+class AuditUnavailable(ZeroTrustError):
+    """The call would be allowed, but audit is required and its line cannot be written."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(Reason.AUDIT_SINK, detail)
 
 
 class IdentityUnavailable(ZeroTrustError):
