@@ -8,7 +8,7 @@ What other rooms may rely on, from `zerotrust.ca.service` (blocking calls, no ev
     open_ca(directory, passphrase: bytes, *, settings: CaSettings | None = None) -> CertificateAuthority
         unseals the issuing keys, locks the store; ConfigurationError(PASSPHRASE / SEALED_FILE / STORE) when it cannot.
     rotate_issuer(directory, *, root_passphrase, passphrase, now, lifetime=...)   while the CA is stopped or running
-    prepare_root / activate_root / drop_root(directory, *, ...)                   see zerotrust.ca.rotation
+    prepare_root / activate_root / drop_root(directory, *, ...)                   all of these in zerotrust.ca.rotation
 
     CertificateAuthority
         .trust_domain .id (spiffe://<td>/zerotrust/ca) .bundle (TrustBundle) .published (Published)
