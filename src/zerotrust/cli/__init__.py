@@ -39,8 +39,10 @@ class LazyGroup(click.Group):
         """Name every command without importing one."""
         return list(COMMANDS)
 
-    def get_command(  # noqa: ARG002 - click's signature
-        self, ctx: click.Context, cmd_name: str
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        cmd_name: str,
     ) -> click.Command | None:
         """Import the one command that was asked for."""
         if cmd_name not in COMMANDS:
@@ -48,8 +50,10 @@ class LazyGroup(click.Group):
         command: click.Command = import_module(f"zerotrust.cli.{cmd_name}").command
         return command
 
-    def format_commands(  # noqa: ARG002 - click's signature
-        self, ctx: click.Context, formatter: click.HelpFormatter
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        formatter: click.HelpFormatter,
     ) -> None:
         """Write the list from the table, so that help imports nothing."""
         with formatter.section("Commands"):

@@ -66,7 +66,7 @@ def _page_lines() -> Iterator[str]:
     yield "# Errors"
     yield ""
     yield "Every refusal and failure has a code and a reason, which go to our logs."
-    yield "The peer sees a constant text and an id. `zerotrust explain CODE` prints the same as here."
+    yield "The peer sees a constant text and an id. `zerotrust explain CODE` prints the same."
     yield "This page is made from `src/zerotrust/cli/errors.toml`:"
     yield "`zerotrust explain --page > docs/errors.md`."
     family = ""
