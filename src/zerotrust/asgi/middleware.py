@@ -38,6 +38,7 @@ from zerotrust.asgi.policy_file import FixedPolicy, PolicyFile, PolicySource, re
 from zerotrust.asgi.problem import App, Receive, Scope, Send, send_problem
 from zerotrust.audit import AuditEvent, AuditLog, JsonLinesSink, printable
 from zerotrust.core.errors import (
+    AuditUnavailable,
     CertificateRejected,
     ConfigurationError,
     IdentityUnavailable,
@@ -78,6 +79,7 @@ _HIDDEN: Final = frozenset(
     for name in _IDENTITY_HEADERS
     for marks in product("-_", repeat=name.count("-"))
 )
+_STDERR: Final = 2
 _PATH_BYTES: Final = 128  # of a path that no rule matched, in the audit log
 
 
@@ -104,7 +106,7 @@ def protect(
         app,
         identity,
         policy,
-        audit=audit or AuditLog(JsonLinesSink(sys.stderr)),
+        audit=audit or AuditLog(JsonLinesSink(_STDERR)),
         authorities=authorities,
         replay=replay or MemoryReplayStore(),
         cover=cover,
@@ -198,10 +200,18 @@ class Protected:
         if known is None:
             return None
         exchange, caller, mode = known.kept  # type: ignore[misc] # ours, see _remember
+        try:
+            self.audit.allowed(
+                now=now,
+                peer=connection.name,
+                route=caller.route,
+                rule=caller.rule,
+                mode=mode,
+                micros=0,
+            )
+        except AuditUnavailable:
+            return None
         connection.exchange = exchange
-        self.audit.allowed(
-            now=now, peer=connection.name, route=caller.route, rule=caller.rule, mode=mode, micros=0
-        )
         shown = [field for field in headers if field[0] not in _HIDDEN]
         return {**scope, "headers": shown, CALLER: caller}
 
@@ -228,16 +238,21 @@ class Protected:
         if isinstance(verdict, Refused) or guard is None or connection is None:
             await self._refuse(connection, verdict, call, (scope, receive, send), now, micros)
             return
-        self._remember(connection, guard, call, verdict)
         caller = verdict.caller
-        self.audit.allowed(
-            now=now,
-            peer=connection.name,
-            route=verdict.route,
-            rule=caller.rule if caller is not None else "",
-            mode=caller.mode.label if caller is not None else "",
-            micros=micros,
-        )
+        try:
+            self.audit.allowed(
+                now=now,
+                peer=connection.name,
+                route=verdict.route,
+                rule=caller.rule if caller is not None else "",
+                mode=caller.mode.label if caller is not None else "",
+                micros=micros,
+            )
+        except AuditUnavailable as error:
+            wire = (scope, receive, send)
+            await self._refuse(connection, Refused(error), call, wire, now, micros)
+            return
+        self._remember(connection, guard, call, verdict)
         await self._app(_granted(scope, caller), receive, send)
 
     def _decide(

@@ -31,7 +31,7 @@ from zerotrust.workload.tls.context import server_context
 
 STARTUP_FAILURE: Final = 3  # uvicorn's exit code for an application that cannot start
 GRACEFUL_SECONDS: Final = 10  # what running calls get at shutdown, if the user says nothing
-BACKLOG: Final = 2048
+TICKS_PER_FLUSH: Final = 600  # uvicorn ticks ten times a second
 
 
 class Config(uvicorn.Config):
@@ -49,6 +49,7 @@ class Config(uvicorn.Config):
         ws: str = "auto",
         limits: Limits | None = None,
         shared: bool = False,
+        on_started: Callable[[], None] = lambda: None,
         **options: Any,
     ) -> None:
         options.setdefault("timeout_graceful_shutdown", GRACEFUL_SECONDS)
@@ -62,6 +63,7 @@ class Config(uvicorn.Config):
         )
         self.limits: Final = limits or Limits()
         self.protected: Protected | None = None
+        self.on_started: Final = on_started
         self._wrap, self._shared = wrap, shared
 
     def load(self) -> None:
@@ -111,6 +113,22 @@ class Server(uvicorn.Server):
             listener.open(config.backlog)
         self.servers: list[Any] = listeners
         self.started = True
+        config.on_started()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Once a minute, write what the audit log has counted."""
+        if counter % TICKS_PER_FLUSH == 0:
+            self._flush()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End as uvicorn does; the last counts are written."""
+        await super().shutdown(sockets)
+        self._flush()
+
+    def _flush(self) -> None:
+        if self.config.protected is not None:
+            self.config.protected.audit.flush(clock.now())
 
 
 def bind(host: str, port: int) -> socket.socket:
