@@ -1,7 +1,8 @@
 """The only reader of the clock.
 
-1. `now()` never goes back by more than SKEW: when the wall clock is set back further, time continues from the
-   monotonic clock and the alarm hook is told, so that what has expired stays expired and what was used stays used.
+1. `now()` never goes back by more than SKEW: when the wall clock is set back further, time
+   continues from the monotonic clock and the alarm hook is told, so that what has expired stays
+   expired and what was used stays used.
 2. A jump forward is believed: it can only expire things early.
 """
 

@@ -1,12 +1,14 @@
 """Decide whether one call may proceed.
 
-1. Nothing here reads a clock, a socket, a file or the environment: `now` and every answer come in as arguments.
-2. The steps stand in the order in which they run, and only here: shape, bundle, certificate, identity token, proof
-   token, binding, replay, policy. The first failure decides.
+1. Nothing here reads a clock, a socket, a file or the environment: `now` and every answer come in
+   as arguments.
+2. The steps stand in the order in which they run, and only here: shape, bundle, certificate,
+   identity token, proof token, binding, replay, policy. The first failure decides.
 3. What no rule allows is refused; so is what is not understood.
-4. A Guard is one immutable value. Whoever changes the bundles or the policy makes a new Guard; what an old one
-   remembered (verified tokens, decisions of a connection) ends with it.
-5. Only success is remembered, in bounded maps, under the whole of what was verified; times are compared on every use.
+4. A Guard is one immutable value. Whoever changes the bundles or the policy makes a new Guard; what
+   an old one remembered (verified tokens, decisions of a connection) ends with it.
+5. Only success is remembered, in bounded maps, under the whole of what was verified; times are
+   compared on every use.
 """
 
 from __future__ import annotations
@@ -49,6 +51,10 @@ from zerotrust.core.tokens.wpt import WorkloadProofToken, verify_wpt
 MAX_REMEMBERED_TOKENS: Final = 10_000
 MAX_REMEMBERED_PEERS: Final = 10_000
 
+_WIT_FIELD: Final = profile.WIT_HEADER.encode()
+_WPT_FIELD: Final = profile.WPT_HEADER.encode()
+_TXN_FIELD: Final = profile.TXN_HEADER.encode()
+
 Kind: TypeAlias = Literal["http", "websocket"]
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -67,7 +73,7 @@ class Call:
 
 @final
 class Caller:
-    """Proof that a call passed the guard. It has no public constructor; only the guard makes one."""
+    """Proof that a call passed the guard: no public constructor, only the guard makes one."""
 
     __slots__ = ("expires_at", "id", "mode", "route", "rule")
     id: SpiffeId
@@ -110,7 +116,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class NeedsClaim:
-    """All tokens hold; whether the proof is new must be asked of the replay store, then `finish` completes."""
+    """All tokens hold; the replay store is asked if the proof is new, then `finish` completes."""
 
     key: bytes  # SHA-256 over the proof key's thumbprint and the jti
     caller: str  # RFC 7638 thumbprint of the proof key
@@ -154,8 +160,8 @@ class Guard:
     ) -> None:
         """Bind the guard to who we are and whom we trust.
 
-        `authorities` are `host:port`; `covered` names further token headers a caller must hash into its proof;
-        `started_at` is when this process began to remember proofs.
+        `authorities` are `host:port`; `covered` names further token headers a caller must hash
+        into its proof; `started_at` is when this process began to remember proofs.
         """
         self.own_id, self.bundles, self.policy = own_id, bundles, policy
         self._authorities = Authorities(authorities)
@@ -187,7 +193,7 @@ class Guard:
             return Refused(_unforeseen(error))
 
     def _decide(self, call: Call, now: float) -> Allowed | Refused | NeedsClaim:
-        # 1. Shape: one reading of target, method, fields and authority (RFC 9110 section 7, RFC 9112 section 3.2).
+        # 1. Shape: one reading of target, method, fields and authority (RFC 9110 7, RFC 9112 3.2).
         target = parse_target(call.target)
         require_method(call.method)
         fields = read_fields(pick_watched(call.headers, self.watched), self._singles)
@@ -198,13 +204,14 @@ class Guard:
             raise IdentityUnavailable(
                 Reason.BUNDLE_NONE, f"no anchors for {self.own_id.trust_domain}"
             )
-        # 3. Certificate: again on every call, so that a long connection dies with its SVID (RFC 5280 section 6).
+        # 3. Certificate: on every call, so that a long connection dies with its SVID (RFC 5280 6).
         peer = self._require_peer(call.peer, now)
         method = "WS" if call.kind == "websocket" else call.method
         # Open routes end here: the certificate was asked for, a token and a rule are not.
         if (open_route := self.policy.is_open(method, target.path)) is not None:
             return Allowed(None, open_route, peer.expires_at)
-        # 4. Identity token and proof token (draft-ietf-wimse-workload-creds, draft-ietf-wimse-wpt-02).
+        # 4. Identity token and proof token (draft-ietf-wimse-workload-creds, draft-ietf-wimse-
+        # wpt-02).
         wit, wit_text = self._require_identity(fields, peer, now)
         wpt, uris = self._require_proof(fields, wit, wit_text, target, now)
         # 5. Binding: which mode the verified claims prove, for this connection and this call.
@@ -219,7 +226,8 @@ class Guard:
         )
         expires_at = min(peer.expires_at, wit.expires_at, wpt.expires_at)
         proven = _Proven(peer, method, target.path, mode, expires_at)
-        # 6. Replay: a one-time proof must be new; claimed last, so that only its owner can use it up.
+        # 6. Replay: a one-time proof must be new; claimed last, so that only its owner can use it
+        # up.
         if mode is not Mode.BOUND:
             return self._ask_claim(wit, wpt, proven)
         return self._authorize(proven, now)
@@ -260,7 +268,7 @@ class Guard:
     def _require_identity(
         self, fields: dict[bytes, bytes], peer: VerifiedSvid, now: float
     ) -> tuple[WorkloadIdentityToken, str]:
-        text = _token_text(fields.get(profile.WIT_FIELD))
+        text = _token_text(fields.get(_WIT_FIELD))
         wit = self._identities.get(text)
         if wit is None:
             wit = verify_wit(text, self.bundles, now)
@@ -283,13 +291,13 @@ class Guard:
         target: Target,
         now: float,
     ) -> tuple[WorkloadProofToken, tuple[str, ...]]:
-        text = _proof_text(fields.get(b"authorization"))
+        text = _proof_text(fields.get(_WPT_FIELD))
         others = {
             name.decode("ascii"): fields[name].decode("latin-1")
             for name in self._covered
             if name in fields
         }
-        txn = fields.get(b"txn-token")
+        txn = fields.get(_TXN_FIELD)
         plain = not others and txn is None
         if plain and (known := self._proofs.get((wit_text, text))) is not None:
             if now >= known.expires_at:
@@ -306,7 +314,7 @@ class Guard:
             txn_token=txn.decode("latin-1") if txn is not None else None,
             other_tokens=others,
         )
-        if wpt.htm is None and plain:
+        if plain and wpt.audience == str(self.own_id):
             _remember(self._proofs, (wit_text, text), wpt, MAX_REMEMBERED_TOKENS)
         return wpt, uris
 

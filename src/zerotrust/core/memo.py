@@ -1,11 +1,13 @@
-"""Remember a connection's last allowed calls, so that the next one like it is decided by comparison.
+"""Remember a connection's allowed calls, so that the next one like it is decided by comparison.
 
-1. A remembered decision is used only while its guard is the current one: a guard is one immutable value, built anew
-   when the trust bundles, the policy or the identity change, so nothing decided under older ones survives.
-2. The key holds everything the decision depended on: kind, method, raw target and, in order, every watched field
-   under any spelling. Comparing all fields first is only a shortcut: equal fields have equal watched fields.
-3. Only an allowed call in `bound` mode is remembered, never a proof, never a refusal, until the earliest moment at
-   which anything it rests on expires. One refusal empties the memo.
+1. A remembered decision is used only while its guard is the current one: a guard is one immutable
+   value, built anew when the trust bundles, the policy or the identity change, so nothing decided
+   under older ones survives.
+2. The key holds everything the decision depended on: kind, method, raw target and, in order,
+   every watched field under any spelling. Comparing all fields first is only a shortcut: equal
+   fields have equal watched fields.
+3. Only an allowed call in `bound` mode is remembered, never a proof, never a refusal, until the
+   earliest moment at which anything it rests on expires. One refusal empties the memo.
 4. Nothing here waits: between reading an entry and acting on it no other task runs.
 """
 
@@ -35,7 +37,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """One decision and what it rests on. `kept` is room for what the adapter derives from the same fields."""
+    """One decision and what it rests on; `kept` is what the adapter derived from its call."""
 
     guard: Guard
     headers: Headers

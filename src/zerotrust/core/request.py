@@ -1,11 +1,12 @@
 """The shape of a request: a target, a Host and header fields that have exactly one reading.
 
-1. What can be read in two ways is refused, never normalised: a proxy, this filter and the application's router
-   must not be able to disagree (RFC 9110 section 7.1, RFC 3986 section 3.3, RFC 9112 section 3.2).
-2. A field that carries identity stands once, under its own spelling; a twin with `_` for `-` is refused, because
-   CGI-like gateways fold the two into one name.
-3. Every judgement here depends only on the target and on the watched fields, so that a remembered decision and a
-   fresh one cannot differ.
+1. What can be read in two ways is refused, never normalised: a proxy, this filter and the
+   application's router must not be able to disagree (RFC 9110 section 7.1, RFC 3986 section 3.3,
+   RFC 9112 section 3.2).
+2. A field that carries identity stands once, under its own spelling; a twin with `_` for `-` is
+   refused, because CGI-like gateways fold the two into one name.
+3. Every judgement here depends only on the target and on the watched fields, so that a remembered
+   decision and a fresh one cannot differ.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ SINGLE_FIELDS: Final = frozenset(
 FOREIGN_IDENTITY_FIELDS: Final = frozenset({b"x-forwarded-client-cert", b"client-cert"})
 WATCHED_FIELDS: Final = SINGLE_FIELDS | FOREIGN_IDENTITY_FIELDS | {b"connection"}
 
-# pchar of RFC 3986 less `;`; a percent triple in upper case, as RFC 3986 section 2.1 asks of producers
+# pchar of RFC 3986 less `;`; a percent triple in upper case, as RFC 3986 section 2.1 asks of
+# producers
 _PATH: Final = re.compile(rb"(?:/(?:[A-Za-z0-9._~!$&'()*+,=:@-]|%[0-9A-F]{2})*)+")
 _QUERY: Final = re.compile(rb"[\x21\x22\x24-\x7e]*")  # printable ASCII less `#`
 _TRIPLE: Final = re.compile(rb"%([0-9A-F]{2})")
@@ -51,7 +53,7 @@ _HOST: Final = re.compile(rb"([A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A request target that has exactly one reading. `path` is decoded once, `raw_path` is as sent."""
+    """A request target with exactly one reading: `path` decoded once, `raw_path` as sent."""
 
     path: str
     raw_path: bytes
@@ -59,10 +61,11 @@ class Target:
 
 
 def parse_target(target: bytes) -> Target:
-    """Parse an origin-form request target; raise RequestRejected(PATH_AMBIGUOUS) for any other.
+    r"""Parse an origin-form request target; raise RequestRejected(PATH_AMBIGUOUS) for any other.
 
-    Refused: absolute form, `#`, `;`, `\\`, `//`, dot segments, and percent-encoding of an unreserved character, of a
-    control, of `/`, `\\` or `;`, of another encoding, in lower-case hex, or of what is not UTF-8.
+    Refused: absolute form, `#`, `;`, `\\`, `//`, dot segments, and percent-encoding of an
+    unreserved character, of a control, of `/`, `\\` or `;`, of another encoding, in lower-case
+    hex, or of what is not UTF-8.
     """
     if len(target) > MAX_TARGET_BYTES:
         raise RequestRejected(Reason.REQUEST_TOO_LARGE, f"target of {len(target)} bytes")
@@ -73,10 +76,7 @@ def parse_target(target: bytes) -> Target:
         raise _ambiguous("the path is not in canonical origin form")
     if not _QUERY.fullmatch(query):
         raise _ambiguous("the query holds a byte that is not allowed there")
-    if b"%" not in raw_path:
-        path = raw_path.decode("ascii")
-    else:
-        path = _decode(raw_path)
+    path = _decode(raw_path) if b"%" in raw_path else raw_path.decode("ascii")
     if "/." in path and any(segment in {".", ".."} for segment in path.split("/")):
         raise _ambiguous("a dot segment")
     return Target(path, raw_path, query)
@@ -108,7 +108,7 @@ class Host:
 
 
 class Authorities:
-    """The authorities a service answers for, each `name:port`; nothing is ever derived from a Host field."""
+    """The authorities a service answers for, each `name:port`; never derived from a Host field."""
 
     def __init__(self, authorities: Iterable[str]) -> None:
         hosts = [Host.parse(authority.encode("ascii", "replace")) for authority in authorities]
@@ -128,22 +128,22 @@ class Authorities:
         )
         if not known:
             raise RequestRejected(
-                Reason.HOST_UNKNOWN, f"Host {ascii(value[:80])} is not one of {list(self._origins)}"
+                Reason.HOST_UNKNOWN, f"Host {value[:80]!a} is not one of {list(self._origins)}"
             )
 
     def target_uris(self, raw_path: bytes) -> tuple[str, ...]:
-        """Every target URI, without query, under which this service may be addressed at that path."""
+        """Every target URI, without query, under which this service answers at that path."""
         path = raw_path.decode("ascii")
         return tuple(origin + path for origin in self._origins)
 
 
 def pick_watched(headers: Headers, watched: frozenset[bytes]) -> tuple[tuple[bytes, bytes], ...]:
-    """Return, in order, the fields whose name is watched once lower-cased and with `_` read as `-`."""
+    """Return, in order, the fields whose name, lower-cased and `_` read as `-`, is watched."""
     return tuple(field for field in headers if field[0].lower().replace(b"_", b"-") in watched)
 
 
 def read_fields(picked: Headers, singles: frozenset[bytes]) -> dict[bytes, bytes]:
-    """Turn watched fields into name -> value; raise RequestRejected for a twin, a duplicate or a hop-by-hop trick."""
+    """Turn watched fields into name -> value; refuse a twin, a duplicate, a hop-by-hop trick."""
     fields: dict[bytes, bytes] = {}
     for name, value in picked:
         plain = name.lower()
@@ -151,7 +151,7 @@ def read_fields(picked: Headers, singles: frozenset[bytes]) -> dict[bytes, bytes
             raise RequestRejected(Reason.HEADER_TWIN, ascii(name[:60]))
         if len(value) > MAX_FIELD_BYTES:
             raise RequestRejected(
-                Reason.REQUEST_TOO_LARGE, f"field {ascii(name[:60])} of {len(value)} bytes"
+                Reason.REQUEST_TOO_LARGE, f"field {name[:60]!a} of {len(value)} bytes"
             )
         if plain in fields and plain in singles:
             raise RequestRejected(Reason.HEADER_DUPLICATE, ascii(name[:60]))
@@ -162,7 +162,7 @@ def read_fields(picked: Headers, singles: frozenset[bytes]) -> dict[bytes, bytes
 
 
 def _require_end_to_end(connection: bytes, singles: frozenset[bytes]) -> None:
-    """Refuse a Connection field that would let a proxy strip one of our fields (RFC 9110 section 7.6.1)."""
+    """Refuse a Connection field that lets a proxy strip one of our fields (RFC 9110 7.6.1)."""
     for option in connection.split(b","):
         name = option.strip().lower().replace(b"_", b"-")
         if name in singles or name in FOREIGN_IDENTITY_FIELDS:
