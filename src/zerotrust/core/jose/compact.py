@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from zerotrust.core.errors import MalformedError, Reason, TokenRejected
-from zerotrust.core.jose.encoding import b64url_decode, b64url_encode, parse_json_object
+from zerotrust.core.jose.encoding import b64url_decode, b64url_encode, parse_claims
 from zerotrust.core.jose.keys import PublicJwk, SigningKey, verify_bytes
 
 if TYPE_CHECKING:
@@ -36,15 +36,16 @@ def parse_compact(token: str, *, max_bytes: int = MAX_TOKEN_BYTES) -> CompactJws
     """Parse header.claims.signature, each canonical, both objects strict; raise TokenRejected."""
     if len(token) > max_bytes:
         raise TokenRejected(Reason.TOKEN_TOO_LARGE, f"more than {max_bytes} bytes")
-    if token.count(".") != 2:  # noqa: PLR2004 - RFC 7515 section 7.1: two dots
-        raise TokenRejected(Reason.TOKEN_MALFORMED, "not three segments")
-    signed, _, signature = token.rpartition(".")
-    header, _, claims = signed.partition(".")
+    try:
+        raw = token.encode("ascii")
+        header, claims, signature = raw.split(b".", 3)
+    except ValueError as exc:
+        raise TokenRejected(Reason.TOKEN_MALFORMED, "not three segments of ASCII") from exc
     try:
         return CompactJws(
             _parse_header(header),
-            _parse_segment(claims),
-            signed.encode("ascii"),
+            parse_claims(b64url_decode(claims)),
+            raw[: -len(signature) - 1],
             b64url_decode(signature),
         )
     except MalformedError as exc:
@@ -66,11 +67,13 @@ def require_header(
         if not isinstance(header["crit"], list) or not header["crit"]:
             raise TokenRejected(Reason.TOKEN_MALFORMED, "`crit` is not a filled list")
         raise TokenRejected(Reason.TOKEN_CRITICAL, "no critical extension is understood")
+    if header.get("typ") == typ and header.keys() == members:  # all but always
+        return
     if not header.keys() <= set(members):
         raise TokenRejected(Reason.TOKEN_HEADER, "a header member that has no place here")
     if header.get("typ") != typ:
         raise TokenRejected(Reason.TOKEN_TYPE, f"`typ` is not {typ}")
-    if len(header) != len(members):
+    if header.keys() != set(members):
         raise TokenRejected(Reason.TOKEN_HEADER, "a header member is missing")
 
 
@@ -89,16 +92,9 @@ def sign_compact(header: Mapping[str, str], claims: Mapping[str, Any], key: Sign
     return f"{signed}.{b64url_encode(key.sign(signed.encode('ascii')))}"
 
 
-def _parse_segment(segment: str) -> dict[str, Any]:
-    # Claims are bounded by their readers, so that an `exp` of 10**18 is refused for what it is.
-    return parse_json_object(
-        b64url_decode(segment), max_bytes=MAX_TOKEN_BYTES, max_members=256, safe_integers=False
-    )
-
-
 @lru_cache(maxsize=256)  # few headers exist; what strangers send cannot grow it
-def _parse_header(segment: str) -> Mapping[str, Any]:
-    return MappingProxyType(_parse_segment(segment))
+def _parse_header(segment: bytes) -> Mapping[str, Any]:
+    return MappingProxyType(parse_claims(b64url_decode(segment)))
 
 
 @lru_cache(maxsize=64)

@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 from zerotrust.core.errors import MalformedError, Reason
 
 MAX_SAFE_INTEGER: Final = 2**53  # RFC 7493 section 2.2
+MAX_CLAIMS_DEPTH: Final = 8
 
 
 def b64url_encode(data: bytes) -> str:
@@ -22,16 +23,16 @@ def b64url_encode(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=").decode("ascii")
 
 
-def b64url_decode(text: str) -> bytes:
+def b64url_decode(text: str | bytes) -> bytes:
     """Decode unpadded base64url in its one canonical spelling; raise MalformedError otherwise."""
-    raw = text.encode("ascii", "replace").translate(_FROM_URL)
+    raw = text.encode("ascii", "replace") if isinstance(text, str) else text
     tail = len(raw) % 4
     try:
-        data = binascii.a2b_base64(raw + b"=="[: -tail % 4], strict_mode=True)
+        data = binascii.a2b_base64(raw.translate(_FROM_URL) + b"=="[: -tail % 4], strict_mode=True)
     except ValueError as exc:
         raise _malformed("not unpadded base64url") from exc
     # Strict mode leaves one freedom, the spare bits of the last character (RFC 4648 section 3.5).
-    if tail and text[-1] not in _LAST[tail]:
+    if tail and raw[-1] not in _LAST[tail]:
         raise _malformed("not canonical base64url")
     return data
 
@@ -42,32 +43,36 @@ def parse_json_object(
     max_bytes: int,
     max_depth: int = 8,
     max_members: int = 4096,
-    safe_integers: bool = True,
 ) -> dict[str, Any]:
     """Parse one JSON object of an unambiguous kind (RFC 7493); raise MalformedError for others.
 
     Refused: over `max_bytes`, `max_depth` levels or `max_members` members or list items; not UTF-8
     or with a BOM; a duplicate member at any depth; NaN, Infinity, a float that overflows; a lone
-    surrogate; and, unless the reader bounds them itself, integers beyond 2**53 either way.
+    surrogate; an integer beyond 2**53 either way.
     """
-    text = _bounded_text(data, max_bytes).strip(" \t\n\r")
+    text = _bounded_text(data, max_bytes)
     _require_shape(text, max_depth, max_members)
+    return _parse_object(text, _DECODER)
+
+
+def parse_claims(data: bytes) -> dict[str, Any]:
+    """Parse a header or claims that came out of a token whose size is bounded already.
+
+    As `parse_json_object`, but for integers, which are bounded by who reads the claim: so that an
+    `exp` of 10**18 is refused for what it is.
+    """
     try:
-        value, end = (_DECODER if safe_integers else _LOOSE_DECODER).raw_decode(text)
-        if "\\u" in text:  # only an escape can spell a lone surrogate
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except MalformedError:
-        raise
-    except (ValueError, RecursionError) as exc:
-        raise _malformed("not JSON, or a lone surrogate in it") from exc
-    if not isinstance(value, dict) or end != len(text):
-        raise _malformed("not one JSON object")
-    return value
+        text = data.decode("utf-8")
+    except UnicodeError as exc:
+        raise _malformed("not UTF-8") from exc
+    if text.count("{") + text.count("[") > MAX_CLAIMS_DEPTH:
+        _require_shape(text, MAX_CLAIMS_DEPTH, len(text))
+    return _parse_object(text, _CLAIMS_DECODER)
 
 
 _TO_URL: Final = bytes.maketrans(b"+/", b"-_")
 _FROM_URL: Final = bytes.maketrans(b"-_+/=", b"+/***")  # `*` is in no alphabet: refused
-_LAST: Final = {2: "AQgw", 3: "AEIMQUYcgkosw048"}
+_LAST: Final = {2: b"AQgw", 3: b"AEIMQUYcgkosw048"}
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 
 
@@ -103,7 +108,7 @@ _INTEGER_CHARS: Final = len(f"-{MAX_SAFE_INTEGER}")
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
 )
-_LOOSE_DECODER: Final = json.JSONDecoder(
+_CLAIMS_DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_object, parse_float=_float, parse_constant=_constant
 )
 
@@ -120,6 +125,21 @@ def _bounded_text(data: bytes | str, max_bytes: int) -> str:
     if size > max_bytes:
         raise _malformed(f"more than {max_bytes} bytes")
     return data
+
+
+def _parse_object(text: str, decoder: json.JSONDecoder) -> dict[str, Any]:
+    text = text.strip(" \t\n\r")
+    try:
+        value, end = decoder.raw_decode(text)
+        if "\\u" in text:  # only an escape can spell a lone surrogate
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except MalformedError:
+        raise
+    except (ValueError, RecursionError) as exc:
+        raise _malformed("not JSON, or a lone surrogate in it") from exc
+    if not isinstance(value, dict) or end != len(text):
+        raise _malformed("not one JSON object")
+    return value
 
 
 def _require_shape(text: str, max_depth: int, max_members: int) -> None:

@@ -52,11 +52,11 @@ def prove_mode(
         if wpt.htm is not None or wpt.target_hash is not None:
             raise TokenRejected(Reason.TOKEN_MODE_UNCLEAR, "one request, but no request's URI")
         return Mode.BOUND
-    if wpt.audience in frozenset(target_uris):  # a lone str must not become a substring match
-        _require_request(wpt, method, target)
-        _require_fresh(wpt, now, proof_max_lifetime, skew)
-        return Mode.PROOF
-    raise TokenRejected(Reason.TOKEN_AUDIENCE, "neither this service nor this request's URI")
+    if wpt.audience not in target_uris or isinstance(target_uris, str):  # never a substring
+        raise TokenRejected(Reason.TOKEN_AUDIENCE, "neither this service nor this request's URI")
+    _require_request(wpt, method, target)
+    _require_fresh(wpt, now, proof_max_lifetime, skew)
+    return Mode.PROOF
 
 
 def _require_request(wpt: WorkloadProofToken, method: str, target: bytes) -> None:
@@ -69,9 +69,10 @@ def _require_request(wpt: WorkloadProofToken, method: str, target: bytes) -> Non
 
 
 def _require_fresh(wpt: WorkloadProofToken, now: float, max_lifetime: float, skew: float) -> None:
-    if wpt.issued_at is None:
+    issued_at = wpt.issued_at
+    if issued_at is None:
         raise TokenRejected(Reason.TOKEN_MODE_UNCLEAR, "a request's URI without `iat`")
-    if wpt.expires_at - min(now, wpt.issued_at) > max_lifetime:
+    if wpt.expires_at - now > max_lifetime or wpt.expires_at - issued_at > max_lifetime:
         raise TokenRejected(Reason.TOKEN_TOO_LONG_LIVED, f"a proof of more than {max_lifetime} s")
-    if wpt.issued_at < now - skew:
-        raise TokenRejected(Reason.TOKEN_STALE, f"minted {now - wpt.issued_at:.0f} s ago")
+    if issued_at < now - skew:
+        raise TokenRejected(Reason.TOKEN_STALE, f"minted {now - issued_at:.0f} s ago")

@@ -46,9 +46,8 @@ def text(claims: Mapping[str, Any], name: str, *, longest: int = TEXT_MAX_CHARS)
 
 def required_text(claims: Mapping[str, Any], name: str, *, longest: int = TEXT_MAX_CHARS) -> str:
     """Return a string of 1 to `longest` characters."""
-    required(claims, name)
-    value = text(claims, name, longest=longest)
-    assert value is not None
+    if (value := text(claims, name, longest=longest)) is None:
+        raise TokenRejected(Reason.TOKEN_CLAIM_MISSING, f"`{name}` is missing")
     return value
 
 

@@ -81,7 +81,7 @@ def verify_wpt(
 
     claims = jws.claims
     audience = read.required_text(claims, "aud", longest=AUDIENCE_MAX_CHARS)
-    if audience not in frozenset(audiences):
+    if isinstance(audiences, str) or audience not in audiences:  # never a substring
         raise TokenRejected(Reason.TOKEN_AUDIENCE, "meant for someone else")
     expires_at = read.expiry(claims, now, max_lifetime)
     if wit.expires_at <= now:  # a verified WIT may be remembered past its life
@@ -91,7 +91,8 @@ def verify_wpt(
     jti = read.required_text(claims, "jti")
     if read.required_text(claims, WTH) != wit.hash:
         raise TokenRejected(Reason.TOKEN_WIT_BINDING, "bound to another WIT")
-    _require_covered(claims, txn_token, other_tokens or {})
+    if txn_token is not None or other_tokens or TTH in claims or OTH in claims:
+        _require_covered(claims, txn_token, other_tokens or {})
     return WorkloadProofToken(
         audience,
         expires_at,
