@@ -137,7 +137,12 @@ class Served:
             audit=audit or AuditLog(self.lines),
             **settings,
         )
-        chosen = {"log_config": None, "access_log": False, "lifespan": "on", "timeout_graceful_shutdown": 1}
+        chosen: dict[str, Any] = {
+            "log_config": None,
+            "access_log": False,
+            "lifespan": "on",
+            "timeout_graceful_shutdown": 1,
+        }
         chosen.update(options or {})
         self.config = Config(self.app, wrap=lambda app: app, limits=limits, **chosen)
         self.server = Server(self.config)
@@ -180,7 +185,9 @@ class Peer:
         assert snapshot.wit is not None
         self.wit = snapshot.wit
 
-    def tokens(self, *, aud: str = "spiffe://example.org/orders", **knobs: Any) -> list[tuple[str, str]]:
+    def tokens(
+        self, *, aud: str = "spiffe://example.org/orders", **knobs: Any
+    ) -> list[tuple[str, str]]:
         """The two fields of a bound call; knobs go to the forge's `wpt`."""
         knobs = {"x5t": self.snapshot.svid.thumbprint, **knobs}
         proof = self.ca.wpt(self.wit.token, self.wit.key, aud=aud, now=clock.now(), **knobs)

@@ -3,8 +3,8 @@
 1. The peer is read from the TLS object itself, here and nowhere else: a Connection without a TLS
    object of ours has no peer, so nothing a scope or a header says can make one.
 2. The peer of a connection never changes; what was decided over the connection dies with it.
-3. The exchange in flight is kept so that a stream can be judged again: when the chain ends, when the
-   trust bundles or the policy change.
+3. The exchange in flight is kept so that a stream can be judged again: when the chain ends, when
+   the trust bundles or the policy change.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Listener(NamedTuple):
 
 @final
 class Connection:
-    """One TLS connection: its peer, the decisions remembered over it, and the exchange in flight."""
+    """One TLS connection: its peer, the decisions remembered over it, the exchange in flight."""
 
     __slots__ = ("address", "exchange", "failures", "listener", "memo", "name", "peer")
 

@@ -28,7 +28,7 @@ class Limits:
 
 
 class FailureBudget:
-    """Counts a verified peer's refused tokens, so that verifying them cannot eat the service's time.
+    """Counts a verified peer's refused tokens: verifying them must not eat the service's time.
 
     A peer has `size` failures, given back at `per_second`. At most `peers` are remembered; the one
     that failed longest ago is forgotten first.

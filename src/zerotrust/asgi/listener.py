@@ -1,8 +1,8 @@
 """A listening socket that hands on a connection only after its TLS handshake.
 
 1. Whoever has not finished a handshake is held to a time and to a share: when an address, or all
-   together, have too many begun, the one that began first goes. Honest handshakes take milliseconds,
-   so a flood meets its own connections there.
+   together, have too many begun, the one that began first goes. Honest handshakes take
+   milliseconds, so a flood meets its own connections there.
 2. A handshake that fails leaves one audit line and no answer: the peer sees the connection end.
 """
 

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from itertools import product
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from cryptography import x509
 
@@ -75,7 +75,9 @@ _IDENTITY_HEADERS: Final = (
 )
 # every name above under every mix of `-` and `_`; our protocol classes hand on lower-case names
 _HIDDEN: Final = frozenset(
-    "".join(part for pair in zip(name.split("-"), (*marks, ""), strict=True) for part in pair).encode()
+    "".join(
+        part for pair in zip(name.split("-"), (*marks, ""), strict=True) for part in pair
+    ).encode()
     for name in _IDENTITY_HEADERS
     for marks in product("-_", repeat=name.count("-"))
 )
@@ -122,6 +124,14 @@ def _coroutine_function(function: _Call) -> _Call:
         return inspect.markcoroutinefunction(function)
     function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined] # noqa: SLF001 - the marker of 3.11
     return function
+
+
+class _Kept(NamedTuple):
+    """What a remembered call needs beside the memory itself."""
+
+    exchange: Exchange
+    caller: Caller
+    mode: str
 
 
 class Protected:
@@ -199,7 +209,10 @@ class Protected:
         known = connection.memo.recall(guard, "http", scope["method"], target, headers, now)
         if known is None:
             return None
-        exchange, caller, mode = known.kept  # type: ignore[misc] # ours, see _remember
+        kept = known.kept
+        if type(kept) is not _Kept:
+            return None
+        exchange, caller, mode = kept
         try:
             self.audit.allowed(
                 now=now,
@@ -288,15 +301,15 @@ class Protected:
             return Refused(IdentityUnavailable(Reason.UNFORESEEN, detail)), None
         return verdict, guard
 
-    def _remember(
-        self, connection: Connection, guard: Guard, call: Call, allowed: Allowed
-    ) -> None:
+    def _remember(self, connection: Connection, guard: Guard, call: Call, allowed: Allowed) -> None:
         method = "WS" if call.kind == "websocket" else call.method
         exchange = Exchange(self, guard, allowed, method, parse_target(call.target).path)
         connection.exchange = exchange
         caller = allowed.caller
         if caller is not None and call.kind == "http":
-            connection.memo.remember(guard, call, allowed, (exchange, caller, caller.mode.label))
+            connection.memo.remember(
+                guard, call, allowed, _Kept(exchange, caller, caller.mode.label)
+            )
 
     async def _refuse(
         self,
@@ -319,7 +332,12 @@ class Protected:
         await send_problem(*wire, refused.error.category, refusal_id, close=close)
 
     def _report(
-        self, connection: Connection | None, refused: Refused, target: bytes, now: float, micros: int
+        self,
+        connection: Connection | None,
+        refused: Refused,
+        target: bytes,
+        now: float,
+        micros: int,
     ) -> str:
         """Write the audit line; return the id that the peer is told."""
         error, refusal_id = refused.error, secrets.token_hex(8)

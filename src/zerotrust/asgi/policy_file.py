@@ -38,6 +38,9 @@ class PolicySource(Protocol):
     def stop(self) -> None:
         """Stop following changes."""
 
+    def reload(self) -> None:
+        """Read again soon; safe inside a signal handler."""
+
 
 class FixedPolicy:
     """A policy that never changes."""
@@ -49,6 +52,9 @@ class FixedPolicy:
         """Do nothing: there is no file to follow."""
 
     def stop(self) -> None:
+        """Do nothing."""
+
+    def reload(self) -> None:
         """Do nothing."""
 
 
@@ -73,7 +79,9 @@ class PolicyFile:
         """Follow the file from a background thread; may be called again."""
         if self._thread is None or not self._thread.is_alive():
             self._stopping = False
-            self._thread = threading.Thread(target=self._follow, name="zerotrust-policy", daemon=True)
+            self._thread = threading.Thread(
+                target=self._follow, name="zerotrust-policy", daemon=True
+            )
             self._thread.start()
 
     def stop(self) -> None:

@@ -181,7 +181,8 @@ def _httptools() -> type[asyncio.Protocol]:
         def on_url(self, url: bytes) -> None:
             """Keep the target as sent; called again when it came in pieces."""
             self.url += url
-            self.scope["extensions"] = {PEER: self.connection, TARGET: self.url}
+            extensions: dict[str, Any] = {PEER: self.connection, TARGET: self.url}
+            self.scope["extensions"] = extensions
 
         def handle_websocket_upgrade(self) -> None:
             self._upgrade(self.url, self.headers)

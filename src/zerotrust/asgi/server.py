@@ -25,6 +25,7 @@ from zerotrust.asgi.middleware import Protected
 from zerotrust.asgi.protocols import http_protocol, websocket_protocol
 from zerotrust.audit import AuditEvent
 from zerotrust.core.errors import ConfigurationError, Reason, UnsafeSetting, ZeroTrustError
+from zerotrust.core.policy.model import Policy
 from zerotrust.workload.identity import Snapshot
 from zerotrust.workload.replay.memory import MemoryReplayStore, NoReplayStore
 from zerotrust.workload.tls.context import server_context
@@ -73,8 +74,9 @@ class Config(uvicorn.Config):
         protected = self._wrap(bare)
         snapshot = protected.identity.current
         require_servable(snapshot, self.host)
-        if self._shared:
-            refuse_proofs(protected)
+        if self._shared and isinstance(protected.replay, MemoryReplayStore):
+            refuse_unshared_proofs(protected.policy.current)
+            protected.replay = NoReplayStore()
         self.protected = self.loaded_app = protected
         self.ssl: ssl.SSLContext = server_context(protected.identity)
 
@@ -92,8 +94,9 @@ class Server(uvicorn.Server):
         config = self.config
         if config.protected is None or not sockets:
             raise ConfigurationError("the server needs a loaded configuration and a bound socket")
+        protocol_class: Any = config.http_protocol_class
         protocol = functools.partial(
-            config.http_protocol_class,
+            protocol_class,
             config=config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
@@ -162,17 +165,13 @@ def require_servable(snapshot: Snapshot, host: str) -> None:
         )
 
 
-def refuse_proofs(protected: Protected) -> None:
-    """Over several processes without a shared store no proof is known to be new: refuse them."""
-    if not isinstance(protected.replay, MemoryReplayStore):
-        return
-    if protected.policy.current.needs_proof:
+def refuse_unshared_proofs(policy: Policy) -> None:
+    """Over several processes without a shared store no proof is known to be new."""
+    if policy.needs_proof:
         raise ConfigurationError(
             "the policy asks for `proof` tokens, and each worker would remember used proofs for "
-            "itself, so a stolen proof would work once per worker: use --workers 1 or a shared "
-            "replay store"
+            "itself, so a stolen proof would work once per worker: use --workers 1"
         )
-    protected.replay = NoReplayStore()
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,0 +1,163 @@
+"""One `serve` from its options to its exit code: alone, as the parent of workers, or as a worker.
+
+1. What can be found wrong before a process is started is found by the parent: policy, identity,
+   address.
+2. The identity is opened once, by whoever is not a worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Final
+
+import uvicorn
+
+from zerotrust import settings
+from zerotrust.asgi.health import HealthPort
+from zerotrust.asgi.middleware import Protected, protect
+from zerotrust.asgi.policy_file import PolicyFile
+from zerotrust.asgi.server import (
+    STARTUP_FAILURE,
+    Config,
+    Server,
+    bind,
+    refuse_unshared_proofs,
+    require_servable,
+)
+from zerotrust.asgi.workers import Inheritance, Workers
+from zerotrust.audit import AuditLog, JsonLinesSink
+from zerotrust.core.errors import ConfigurationError
+from zerotrust.workload.identity import WorkloadIdentity
+
+_STDERR: Final = 2
+_IDENTITY: Final = "ZEROTRUST_IDENTITY"
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What to serve and how; `options` are uvicorn's."""
+
+    app: str
+    policy: str | None
+    identity: str | None
+    authorities: tuple[str, ...]
+    health_port: int | None
+    audit: str | None
+    audit_calls: bool
+    inherited: Inheritance | None
+    options: dict[str, Any]
+
+    def run(self, arguments: Sequence[str]) -> int:
+        """Serve until a signal ends it; `arguments` start a worker of the same kind."""
+        if self.inherited is not None:
+            return self._work(self.inherited)
+        plan = uvicorn.Config(self.app, **{**self.options, "http": "h11", "ws": "none"})
+        with self._health():
+            if plan.should_reload or plan.workers > 1:
+                return self._lead(plan, arguments)
+            return self._serve_alone()
+
+    def _serve_alone(self) -> int:
+        self._tell_identity(self._identity_url())
+        config = self._config(workers=1)
+        config.load()
+        with bind(config.host, config.port) as sock:
+            return _run(config, sock)
+
+    def _work(self, inherited: Inheritance) -> int:
+        self._tell_identity(inherited.identity)
+        inherited.follow_parent()
+        config = self._config(
+            workers=1, shared=inherited.workers > 1, on_started=inherited.report_ready
+        )
+        config.load()
+        with inherited.listener() as sock:
+            return _run(config, sock)
+
+    def _lead(self, plan: uvicorn.Config, arguments: Sequence[str]) -> int:
+        from zerotrust.workload.snapshot_feed import SnapshotFeed
+
+        count = 1 if plan.should_reload else plan.workers
+        with WorkloadIdentity.from_url(self._identity_url()) as identity:
+            require_servable(identity.current, plan.host)
+            if self.policy is not None:
+                policy = PolicyFile(self.policy, identity.id.trust_domain).current
+                if count > 1:
+                    refuse_unshared_proofs(policy)
+            with bind(plan.host, plan.port) as sock, SnapshotFeed(identity) as feed:
+                changed = _watch(plan) if plan.should_reload else None
+                return Workers(arguments, sock, feed.url, count, changed=changed).run()
+
+    def _config(self, **more: Any) -> Config:
+        return Config(self.app, wrap=self._wrap, **{**self.options, "reload": False, **more})
+
+    def _wrap(self, app: Any) -> Protected:
+        """Protect a bare application; take one that protects itself as it is."""
+        if isinstance(app, Protected):
+            if self.policy is not None:
+                raise ConfigurationError(
+                    "the application protects itself, and --policy would be a second opinion: "
+                    "leave out --policy, or serve the bare application"
+                )
+            return app
+        if self.policy is None:
+            raise ConfigurationError("--policy is missing: without one nobody may call anything")
+        sink = JsonLinesSink(_STDERR if self.audit is None else self.audit)
+        return protect(
+            app,
+            WorkloadIdentity.from_env(),
+            self.policy,
+            audit=AuditLog(sink, per_call=self.audit_calls),
+            authorities=self.authorities,
+        )
+
+    def _identity_url(self) -> str:
+        url = self.identity or settings.from_environment().identity
+        if url is None:
+            raise ConfigurationError(
+                "no identity: give --identity files:DIR or ca:TOKENFILE, set ZEROTRUST_IDENTITY, "
+                "or start with `zerotrust dev run`"
+            )
+        return url
+
+    def _tell_identity(self, url: str) -> None:
+        """Let an application that protects itself find the same identity by `from_env`."""
+        os.environ[_IDENTITY] = url  # noqa: TID251 - written, not read: settings reads it
+
+    @contextlib.contextmanager
+    def _health(self) -> Iterator[None]:
+        if self.health_port is None:
+            yield
+            return
+        with contextlib.closing(HealthPort(self.health_port)):
+            yield
+
+
+def _run(config: Config, sock: socket.socket) -> int:
+    server = Server(config)
+    protected = config.protected
+
+    def reload_policy(_number: int, _frame: FrameType | None) -> None:
+        if protected is not None:
+            protected.policy.reload()
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGHUP, reload_policy)
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean end
+        server.run(sockets=[sock])
+    return 0 if server.started else STARTUP_FAILURE
+
+
+def _watch(plan: uvicorn.Config) -> Callable[[], bool]:
+    """Return a question that waits a moment and says whether the code changed."""
+    from uvicorn.supervisors import ChangeReload
+
+    watcher = ChangeReload(plan, target=lambda _: None, sockets=[])
+    return lambda: bool(watcher.should_restart())
