@@ -82,7 +82,7 @@ class Caller:
     route: str
     expires_at: float  # seconds since the epoch; nothing may rest on this Caller after it
 
-    def __new__(cls, *_args: object, **_kwargs: object) -> NoReturn:
+    def __init__(self) -> None:
         """Refuse: a Caller is earned, not built."""
         raise TypeError("a Caller is made by the guard only")
 

@@ -45,6 +45,10 @@ def _exp(value: str) -> Callable[[Material], Delivery]:
     return _text(lambda m, t: with_exp(t, m.authority.wit_key, value))
 
 
+def _unsigned(spelling: str) -> Callable[[Material], Delivery]:
+    return _text(lambda _m, t: unsigned(t, spelling))
+
+
 def _public_pem(m: Material) -> bytes:
     return m.authority.wit_key.public.key.public_bytes(
         Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
@@ -97,7 +101,7 @@ ATTACKS: Final[tuple[Attack, ...]] = (
             "ZT-TOK-003",
             f"alg-{spelling}",
             f"alg {spelling!r} and no signature",
-            _text(lambda _m, t, s=spelling: unsigned(t, s)),
+            _unsigned(spelling),
             Reason.TOKEN_ALGORITHM,
             _MALFORMED,
         )
