@@ -131,6 +131,16 @@ def parse_route(text: str) -> RoutePattern:
     return RoutePattern(method, segments, tail)
 
 
+def split_call(text: str) -> tuple[str, str]:
+    """Split a call written as in a route, `GET /orders/7?x=1`, into method and target; raise PolicyFault."""
+    if text.startswith("grpc:"):
+        return GRPC, text.removeprefix("grpc:")
+    method, _, target = text.partition(" ")
+    if not _METHOD.fullmatch(method) or not target.startswith("/"):
+        raise PolicyFault(f'{shown(text)} is no call: write "GET /path" or "grpc:pkg.Service/Method"')
+    return method, target
+
+
 def path_segments(method: str, path: str) -> list[str] | None:
     """Split a decoded path as `covers` and the index compare it; None is a path no template covers."""
     if method == GRPC:
