@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -113,20 +114,36 @@ def open_ca(
     pruned = state.pruned(now)
     if pruned is not state:
         pruned.save(directory)
-    return CertificateAuthority(pruned, authority, store, settings or CaSettings())
+    root = directory / f"root-{state.signing_root}.sealed"
+    return CertificateAuthority(
+        pruned,
+        authority,
+        store,
+        settings or CaSettings(),
+        root_at_hand=os.access(root, os.R_OK),
+    )
 
 
 class CertificateAuthority:
     """The CA of one trust domain. Safe to use from any thread."""
 
     def __init__(
-        self, state: State, authority: Authority, store: Store, settings: CaSettings
+        self,
+        state: State,
+        authority: Authority,
+        store: Store,
+        settings: CaSettings,
+        *,
+        root_at_hand: bool = False,
     ) -> None:
         self.state, self.settings, self.store = state, settings, store
         self.trust_domain, self.id = state.trust_domain, ca_id(state.trust_domain)
         self.bundle: TrustBundle = state.bundle()
         self.published = state.published()
-        self.renew_address = "localhost:8442"  # the listener writes what it bound
+        self.published_body = self.published.dump()
+        self.enrol_address = "localhost:8441"  # as a workload reaches the listeners;
+        self.renew_address = "localhost:8442"  # the server writes what it bound
+        self.root_at_hand = root_at_hand  # the service could read the sealed root key
         self._authority = authority
         self._attestors: dict[str, Attestor] = {
             "join_token": JoinTokenAttestor(store),
@@ -170,18 +187,24 @@ class CertificateAuthority:
         self,
         entry_id: str,
         *,
-        address: str,
         now: float,
+        address: str | None = None,
         ttl: float = TOKEN_TTL,
         csr_key: bytes | None = None,
     ) -> JoinToken:
-        """Make a one-time token for one entry, valid `ttl` seconds (`csr_key`: SHA-256 of the only SPKI it serves)."""
+        """Make a one-time token for one entry, valid `ttl` seconds.
+
+        `address` is `host:port` of the bootstrap listener as the workload reaches it, `csr_key` the SHA-256 of the only
+        SPKI the token serves.
+        """
         if not MIN_TOKEN_TTL <= ttl <= MAX_TOKEN_TTL:
             raise RequestRefused(
                 Reason.ENTRY, f"a token lives {MIN_TOKEN_TTL:.0f} to {MAX_TOKEN_TTL:.0f} seconds"
             )
         secret = secrets.token_bytes(SECRET_BYTES)
-        token = JoinToken(address, self.id, fingerprints(self.state.roots), secret)
+        token = JoinToken(
+            address or self.enrol_address, self.id, fingerprints(self.state.roots), secret
+        )
         digest = hashlib.sha256(token.evidence.value.encode()).digest()
         record = TokenRecord(digest, entry_id, csr_key, now + ttl)
         try:
@@ -209,6 +232,22 @@ class CertificateAuthority:
         )
         self.store.apply(RecordIssue(certificate, None)).result()
         return certificate
+
+    def require_ready(self, now: float) -> None:
+        """Raise unless something could be issued now: records readable, issuer valid."""
+        self.store.read(CertificateOf(""))
+        if self.ends_at <= now:
+            raise RequestRefused(Reason.ISSUANCE_CLOCK, "the issuing CA has expired: rotate it")
+
+    def alarms(self, now: float) -> tuple[str, ...]:
+        """Return what an operator should know."""
+        alarms = []
+        if self.ends_at - now < self.state.issuer_lifetime / 4:
+            hours = max(0.0, self.ends_at - now) / 3600
+            alarms.append(f"the issuing CA ends in {hours:.0f} h: run `zerotrust ca rotate-issuer`")
+        if self.root_at_hand:
+            alarms.append("the sealed root key lies beside the service: keep it elsewhere")
+        return tuple(alarms)
 
     def forget(self, *, now: float) -> None:
         """Let go of dead tokens and of the answers of expired certificates; their records stay."""
