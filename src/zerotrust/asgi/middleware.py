@@ -34,7 +34,7 @@ from zerotrust.asgi.connection import (
     target_of,
 )
 from zerotrust.asgi.limits import MAX_FAILURES, FailureBudget
-from zerotrust.asgi.policy_file import FixedPolicy, PolicyFile, PolicySource, require_domain
+from zerotrust.asgi.policy_source import FixedPolicy, PolicySource
 from zerotrust.asgi.problem import App, Receive, Scope, Send, send_problem
 from zerotrust.audit import AuditEvent, AuditLog, JsonLinesSink, printable
 from zerotrust.core.errors import (
@@ -52,6 +52,7 @@ from zerotrust.core.policy.model import Policy
 from zerotrust.core.request import parse_target
 from zerotrust.core.spiffe.x509_svid import verify_x509_svid
 from zerotrust.workload.identity import Snapshot
+from zerotrust.workload.policy_file import PolicyFile, require_domain
 from zerotrust.workload.replay import ReplayStore
 from zerotrust.workload.replay.memory import MemoryReplayStore
 from zerotrust.workload.tls.context import SnapshotSource
@@ -195,25 +196,16 @@ class Protected:
         try:
             extensions = scope["extensions"]
             connection = extensions[PEER]
-            target = extensions[TARGET]
-        except KeyError:
-            return None
-        if type(connection) is not Connection:
-            return None
-        try:
+            if type(connection) is not Connection:
+                return None
             guard = self._current_guard(connection)
-        except Exception:  # noqa: BLE001 - the full decision meets it again and gives it words
-            return None
-        headers = scope["headers"]
-        now = clock.now()
-        known = connection.memo.recall(guard, "http", scope["method"], target, headers, now)
-        if known is None:
-            return None
-        kept = known.kept
-        if type(kept) is not _Kept:
-            return None
-        exchange, caller, mode = kept
-        try:
+            headers, now = scope["headers"], clock.now()
+            known = connection.memo.recall(
+                guard, "http", scope["method"], extensions[TARGET], headers, now
+            )
+            if known is None or type(known.kept) is not _Kept:
+                return None
+            exchange, caller, mode = known.kept
             self.audit.allowed(
                 now=now,
                 peer=connection.name,
@@ -222,8 +214,8 @@ class Protected:
                 mode=mode,
                 micros=0,
             )
-        except AuditUnavailable:
-            return None
+        except (KeyError, ZeroTrustError):
+            return None  # the full decision meets it again and gives it words
         connection.exchange = exchange
         shown = [field for field in headers if field[0] not in _HIDDEN]
         return {**scope, "headers": shown, CALLER: caller}

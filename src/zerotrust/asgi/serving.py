@@ -22,7 +22,6 @@ import uvicorn
 from zerotrust import settings
 from zerotrust.asgi.health import HealthPort
 from zerotrust.asgi.middleware import Protected, protect
-from zerotrust.asgi.policy_file import PolicyFile
 from zerotrust.asgi.server import (
     STARTUP_FAILURE,
     Config,
@@ -35,6 +34,7 @@ from zerotrust.asgi.workers import Inheritance, Workers
 from zerotrust.audit import AuditLog, JsonLinesSink
 from zerotrust.core.errors import ConfigurationError
 from zerotrust.workload.identity import WorkloadIdentity
+from zerotrust.workload.policy_file import PolicyFile
 
 _STDERR: Final = 2
 _IDENTITY: Final = "ZEROTRUST_IDENTITY"
