@@ -1,7 +1,7 @@
 """A CA that signs whatever it is asked for: for attacks and for tests, never for production.
 
-1. Nothing here checks anything: each knob makes exactly one thing wrong, and all defaults are right.
-2. Certificates and tokens are built from raw parts, so the verifiers are not judged by their own minting.
+1. Nothing here checks anything: each knob makes one thing wrong, and all defaults are right.
+2. Certificates and tokens are built from raw parts: no verifier is judged by its own minting.
 3. Only `probe`, `testing` and tests may import this module; a linter contract holds that.
 """
 
@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -32,7 +32,9 @@ from zerotrust.core.spiffe.certificate import DEV_MARKER
 from zerotrust.core.spiffe.ids import SpiffeId, TrustDomain
 from zerotrust.core.spiffe.x509_svid import X509Svid
 from zerotrust.core.tokens import profile
-from zerotrust.workload.identity import Snapshot, WitCredential
+
+if TYPE_CHECKING:
+    from zerotrust.workload.identity import Snapshot
 
 BOTH: Final = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 DROP: Final = object()  # as the value of a claim or header: leave it out
@@ -48,14 +50,15 @@ _USAGES: Final = (
     "encipher_only",
     "decipher_only",
 )
-_CURVE_HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
+_Hash: TypeAlias = hashes.SHA224 | hashes.SHA256 | hashes.SHA384 | hashes.SHA512
+_CURVE_HASHES: Final[dict[str, _Hash]] = {
     "secp384r1": hashes.SHA384(),
     "secp521r1": hashes.SHA512(),
 }
 
 
 class ForgedAuthority:
-    """A root (path length 1), an issuing CA (path length 0) and a WIT signing key of one trust domain.
+    """A root (path length 1), an issuing CA (path length 0) and a WIT key of one trust domain.
 
     `now` is in seconds since the epoch; the CA lives from a day before to ten days after it.
     """
@@ -106,7 +109,7 @@ class ForgedAuthority:
     def bundle_document(
         self, *, keys: Iterable[Mapping[str, Any]] | None = None, **members: object
     ) -> bytes:
-        """Return the SPIFFE bundle document; `keys` and top-level members replace the right ones."""
+        """Return the SPIFFE bundle document; `keys` and members replace the right ones."""
         document: dict[str, Any] = {
             "keys": list(self.bundle_keys() if keys is None else keys),
             "spiffe_sequence": 1,
@@ -151,8 +154,9 @@ class ForgedAuthority:
         omit: Sequence[type[x509.ExtensionType]] = (),
         extra: Sequence[tuple[x509.ExtensionType, bool]] = (),
         issuer: Literal["issuing", "root", "self"] | ForgedAuthority | X509Svid = "issuing",
+        issuer_name: x509.Name | None = None,
         serial: int | None = None,
-        hash_algorithm: hashes.HashAlgorithm | None = None,
+        hash_algorithm: _Hash | None = None,
     ) -> X509Svid:
         """Sign a certificate; the defaults make a good leaf for `path_or_id`, one hour from `now`.
 
@@ -182,7 +186,8 @@ class ForgedAuthority:
             (x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key()), False),
         ]
         if ca is not None:
-            wanted.append((x509.BasicConstraints(ca=ca, path_length=path_length), True))
+            limit = path_length if ca else None
+            wanted.append((x509.BasicConstraints(ca=ca, path_length=limit), True))
         if eku is not None and not ca:
             wanted.append((x509.ExtendedKeyUsage(eku), False))
         if names:
@@ -194,7 +199,7 @@ class ForgedAuthority:
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
-            .issuer_name(signer.name)
+            .issuer_name(issuer_name or signer.name)
             .public_key(public_key or private.public_key())
             .serial_number(x509.random_serial_number() if serial is None else serial)
             .not_valid_before(_moment(start))
@@ -308,6 +313,8 @@ class ForgedAuthority:
 
         `bundles` is a set, or further authorities to trust beside this one. `knobs` go to `issue`.
         """
+        from zerotrust.workload.identity import Snapshot, WitCredential
+
         if not isinstance(bundles, BundleSet):
             bundles = BundleSet([self.bundle, *(other.bundle for other in bundles or ())])
         svid = svid or self.issue(path_or_id, **knobs)
@@ -344,7 +351,7 @@ def common_name(text: str) -> x509.Name:
 
 
 def x509_jwk(certificate: x509.Certificate, **members: object) -> dict[str, Any]:
-    """Return the `x509-svid` JWK of an anchor; members replace or (DROP) leave out the right ones."""
+    """Return the `x509-svid` JWK of an anchor; members replace or (DROP) leave out."""
     key = certificate.public_key()
     if isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
         right: dict[str, Any] = dict(PublicJwk.from_key(key).as_dict())
@@ -391,7 +398,7 @@ def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(int(seconds), UTC)
 
 
-def _hash_for(key: CertificateIssuerPrivateKeyTypes) -> hashes.HashAlgorithm | None:
+def _hash_for(key: CertificateIssuerPrivateKeyTypes) -> _Hash | None:
     if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey):
         return None
     curve = key.curve.name if isinstance(key, ec.EllipticCurvePrivateKey) else ""

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, SignatureAlgorithmOID
 
 from zerotrust.core.errors import BadSpiffeId, CertificateRejected, Reason
@@ -57,6 +58,7 @@ def load_der(der: bytes) -> x509.Certificate:
         certificate = x509.load_der_x509_certificate(der)
         certificate.extensions  # noqa: B018 - parsed once here, cached by the object
         certificate.subject, certificate.issuer  # noqa: B018 - as above
+        positive = certificate.serial_number > 0
     except (
         ValueError,
         TypeError,
@@ -66,11 +68,22 @@ def load_der(der: bytes) -> x509.Certificate:
         UserWarning,
     ) as exc:
         raise _not_an_svid(f"not a certificate: {exc}") from exc
+    if not positive:
+        raise _not_an_svid("the serial number is not positive")
     return certificate
 
 
+def load_pem(pem: bytes) -> tuple[x509.Certificate, ...]:
+    """Parse one or more PEM certificates; PEER_NOT_AN_SVID if there is none."""
+    try:
+        certificates = x509.load_pem_x509_certificates(pem)
+    except (ValueError, x509.InvalidVersion, UserWarning) as exc:
+        raise _not_an_svid("no certificates in PEM form") from exc
+    return tuple(load_der(certificate.public_bytes(Encoding.DER)) for certificate in certificates)
+
+
 def require_key(certificate: x509.Certificate, *, allow_rsa: bool) -> None:
-    """P-256, P-384, Ed25519; RSA of 2048 to 4096 bits with e = 65537 where allowed; else PEER_KEY."""
+    """P-256, P-384, Ed25519; where allowed RSA 2048 to 4096, e = 65537; else PEER_KEY."""
     try:
         key = certificate.public_key()
     except (ValueError, UnsupportedAlgorithm) as exc:
@@ -97,7 +110,7 @@ def require_signature_algorithm(certificate: x509.Certificate) -> None:
 
 
 def require_validity(certificate: x509.Certificate, now: float) -> None:
-    """Refuse outside notBefore <= now < notAfter, without skew. `now` in seconds since the epoch."""
+    """Refuse outside notBefore <= now < notAfter; `now` in seconds since the epoch, no skew."""
     # Written so that a NaN is refused as well.
     if not now >= certificate.not_valid_before_utc.timestamp():
         raise CertificateRejected(
@@ -110,7 +123,7 @@ def require_validity(certificate: x509.Certificate, now: float) -> None:
 
 
 def require_leaf(certificate: x509.Certificate) -> SpiffeId:
-    """Apply the leaf rules of X509-SVID (sections 2 to 4 and 5.2); return the one identity it carries."""
+    """Apply the leaf rules of X509-SVID (sections 2 to 5); return the one identity it carries."""
     extensions = certificate.extensions
     _require_known(extensions, _LEAF_CRITICAL)
     san = _find(extensions, x509.SubjectAlternativeName)
@@ -167,7 +180,7 @@ def _identity(san: x509.SubjectAlternativeName) -> SpiffeId:
     for name in san:
         # A NUL or a blank inside a name has split what is checked from what is used before.
         if isinstance(name.value, str) and not _VISIBLE.fullmatch(name.value):
-            raise _not_an_svid(f"a SAN with characters it must not hold: {ascii(name.value[:80])}")
+            raise _not_an_svid(f"a SAN with characters it must not hold: {name.value[:80]!a}")
     uris = _uris(san)
     if len(uris) != 1:
         raise _not_an_svid(f"{len(uris)} URI SANs where there must be exactly one")

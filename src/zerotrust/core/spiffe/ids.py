@@ -45,6 +45,8 @@ class TrustDomain:
     @classmethod
     def parse(cls, text: str) -> TrustDomain:
         """Accept `example.org` or `spiffe://example.org`; raise BadSpiffeId otherwise."""
+        if not isinstance(text, str):
+            raise BadSpiffeId("not a string")
         scheme, mark, rest = text.partition("://")
         return cls(rest, scheme) if mark else cls(text)
 

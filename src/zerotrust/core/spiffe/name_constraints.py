@@ -7,18 +7,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 from urllib.parse import urlsplit
 
 from cryptography import x509
 
 from zerotrust.core.errors import CertificateRejected, Reason
 
-_FORMS = (x509.UniformResourceIdentifier, x509.DNSName, x509.IPAddress)
+_FORMS: Final = (x509.UniformResourceIdentifier, x509.DNSName, x509.IPAddress)
 
 
 def require_permitted(issuer: x509.Certificate, below: Sequence[x509.Certificate]) -> None:
-    """Refuse with PEER_CHAIN when a name of a certificate below is outside the issuer's constraints."""
-    constraints = _extension(issuer, x509.NameConstraints)
+    """Refuse with PEER_CHAIN when a name below the issuer is outside its constraints."""
+    constraints = _constraints(issuer)
     if constraints is None:
         return
     permitted = tuple(constraints.permitted_subtrees or ())
@@ -26,25 +27,35 @@ def require_permitted(issuer: x509.Certificate, below: Sequence[x509.Certificate
     if not all(isinstance(tree, _FORMS) for tree in permitted + excluded):
         raise CertificateRejected(Reason.PEER_CHAIN, "a name constraint of a form we cannot judge")
     for certificate in below:
-        for name in _extension(certificate, x509.SubjectAlternativeName) or ():
+        for name in _names(certificate):
             allowed = [tree for tree in permitted if type(tree) is type(name)]
             if allowed and not any(_within(name, tree) for tree in allowed):
-                raise CertificateRejected(Reason.PEER_CHAIN, f"{name.value} is not permitted")
+                raise CertificateRejected(Reason.PEER_CHAIN, f"{name.value!a} is not permitted")
             if any(_within(name, tree) for tree in excluded if type(tree) is type(name)):
-                raise CertificateRejected(Reason.PEER_CHAIN, f"{name.value} is excluded")
+                raise CertificateRejected(Reason.PEER_CHAIN, f"{name.value!a} is excluded")
 
 
 def _within(name: x509.GeneralName, tree: x509.GeneralName) -> bool:
-    match name, tree:
-        case x509.UniformResourceIdentifier(), x509.UniformResourceIdentifier():
-            host, bound = urlsplit(name.value).hostname or "", tree.value.lower()
-            # A leading dot means subdomains only, none means this host only.
-            return host.endswith(bound) if bound.startswith(".") else host == bound
-        case x509.DNSName(), x509.DNSName():
-            host, bound = name.value.lower(), tree.value.lower().removeprefix(".")
-            return not bound or host == bound or host.endswith("." + bound)
-    return getattr(name.value, "version", 0) == tree.value.version and name.value in tree.value
+    if isinstance(name, x509.IPAddress):
+        return bool(name.value in tree.value)
+    bound: str = tree.value.lower()
+    if isinstance(name, x509.UniformResourceIdentifier):
+        host = urlsplit(name.value).hostname or ""
+        # A leading dot means subdomains alone; without one it is this host alone.
+        return host.endswith(bound) if bound.startswith(".") else host == bound
+    host = str(name.value).lower()
+    return host == bound or host.endswith(bound if bound[:1] in {"", "."} else f".{bound}")
 
 
-def _extension(certificate, kind):
-    return next((e.value for e in certificate.extensions if isinstance(e.value, kind)), None)
+def _constraints(certificate: x509.Certificate) -> x509.NameConstraints | None:
+    for extension in certificate.extensions:
+        if isinstance(extension.value, x509.NameConstraints):
+            return extension.value
+    return None
+
+
+def _names(certificate: x509.Certificate) -> Sequence[x509.GeneralName]:
+    for extension in certificate.extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            return tuple(extension.value)
+    return ()

@@ -12,9 +12,9 @@ import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import Final, Never, Self, final
+from typing import Final, Never, Self, TypeAlias, final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -38,13 +38,17 @@ MAX_CHAIN: Final = 4  # certificates as presented; the anchor may come on top
 MAX_CHAIN_BYTES: Final = 32 * 1024
 MAX_KEY_PEM_BYTES: Final = 16 * 1024
 
-_MAX_PATHS: Final = 4  # anchors of one name: a root and its successors
+_MAX_PATHS: Final = 16  # anchors of one name: a root, its siblings and successors
+_Path: TypeAlias = tuple[x509.Certificate, ...]  # leaf first
 
 
 @final
 @dataclass(frozen=True, repr=False)
 class X509Svid:
-    """Our own certificate chain (leaf first) and its private key. repr redacts, pickling is refused."""
+    """Our own certificate chain (leaf first) and its private key.
+
+    `repr` shows no key; pickling and copying are refused.
+    """
 
     id: SpiffeId
     chain: tuple[x509.Certificate, ...]
@@ -98,7 +102,7 @@ class X509Svid:
 
     @property
     def key_pem(self) -> bytes:
-        """The private key, unencrypted PKCS#8 in PEM; for files and memory that the caller protects."""
+        """The private key, unencrypted PKCS#8 in PEM, for files that the caller protects."""
         return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def __repr__(self) -> str:
@@ -134,17 +138,20 @@ def accept_leaf(
     Never call it with a chain as a peer presented it: signatures are not checked here.
     `now` and `max_lifetime` in seconds. Raises CertificateRejected.
     """
-    # 1. Limits, then each certificate alone (X509-SVID sections 2 to 5).
-    chain = _load_chain(verified_chain, MAX_CHAIN + 1)
-    identity = _require_leaf(chain[0], now, max_lifetime)
+    # 1. Limits, then the leaf alone (X509-SVID sections 2 to 5).
+    _require_size(verified_chain, MAX_CHAIN + 1)
+    leaf = rules.load_der(verified_chain[0])
+    identity = _require_leaf(leaf, now, max_lifetime)
     # 2. The path ends in the leaf's own trust domain (X509-SVID section 5.1).
     own = bundles.of(identity.trust_domain)
     anchor = None if own is None else own.anchor(verified_chain[-1])
-    if own is None or anchor is None:
+    if anchor is None:
         elsewhere = any(verified_chain[-1] in bundle.anchors_der for bundle in bundles)
         raise _untrusted(identity, elsewhere=elsewhere)
     # 3. What we ask of a path beyond what OpenSSL asked.
-    return _accept(identity, (*chain[:-1], anchor), bundles, now)
+    path = (leaf, *map(_load_issuer, verified_chain[1:-1]), anchor)
+    _require_path(path, now, allow_rsa=_is_foreign(identity, bundles))
+    return _verified(identity, path, tuple(verified_chain), bundles)
 
 
 def verify_x509_svid(
@@ -158,9 +165,11 @@ def verify_x509_svid(
 
     `now` and `max_lifetime` in seconds. Raises CertificateRejected.
     """
-    # 1. Limits, then each certificate alone (X509-SVID sections 2 to 5).
-    presented = _load_chain(chain, MAX_CHAIN)
-    identity = _require_leaf(presented[0], now, max_lifetime)
+    # 1. Limits, then the leaf alone (X509-SVID sections 2 to 5).
+    _require_size(chain, MAX_CHAIN)
+    leaf = rules.load_der(chain[0])
+    identity = _require_leaf(leaf, now, max_lifetime)
+    presented = (leaf, *map(_load_issuer, chain[1:]))
     # 2. Anchors of the leaf's own trust domain only (X509-SVID section 5.1).
     own = bundles.of(identity.trust_domain)
     paths = [] if own is None else _paths_to(own, presented)
@@ -171,12 +180,13 @@ def verify_x509_svid(
     refusal: CertificateRejected | None = None
     for path in paths:
         try:
-            verified = _accept(identity, path, bundles, now)
+            _require_path(path, now, allow_rsa=_is_foreign(identity, bundles))
             _require_signatures(path)
         except CertificateRejected as exc:
             refusal = refusal or exc
         else:
-            return verified
+            path_der = (*chain[: len(path) - 1], path[-1].public_bytes(Encoding.DER))
+            return _verified(identity, path, path_der, bundles)
     raise refusal or _untrusted(identity, elsewhere=False)
 
 
@@ -193,52 +203,57 @@ def _require_leaf(leaf: x509.Certificate, now: float, max_lifetime: float) -> Sp
     return identity
 
 
-def _accept(
-    identity: SpiffeId, path: tuple[x509.Certificate, ...], bundles: BundleSet, now: float
-) -> VerifiedSvid:
-    own = bundles.own
-    foreign = own is None or own.origin != identity.trust_domain
+def _is_foreign(identity: SpiffeId, bundles: BundleSet) -> bool:
+    return bundles.own is None or bundles.own.origin != identity.trust_domain
+
+
+def _require_path(path: _Path, now: float, *, allow_rsa: bool) -> None:
+    """Everything RFC 5280 section 6.1 asks of the issuers, but for the signatures."""
     for depth, issuer in enumerate(path[1:]):
-        # `depth` counts the CA certificates between this one and the leaf (RFC 5280 section 6.1.4).
-        rules.require_key(issuer, allow_rsa=foreign)
-        rules.require_ca(issuer)
-        rules.require_validity(issuer, now)
-        if issuer is not path[-1]:
+        # `depth` counts the CA certificates between this one and the leaf.
+        rules.require_key(issuer, allow_rsa=allow_rsa)
+        if issuer is not path[-1]:  # the bundle has held its anchors against these two
+            rules.require_ca(issuer)
             rules.require_signature_algorithm(issuer)
+        rules.require_validity(issuer, now)
         if path[depth].issuer != issuer.subject:
             raise CertificateRejected(Reason.PEER_CHAIN, "an issuer's name is not its subject's")
         limit = rules.path_length(issuer)
         if limit is not None and depth > limit:
             raise CertificateRejected(Reason.PEER_CHAIN, "longer than a path length allows")
         require_permitted(issuer, path[: depth + 1])
-    leaf = path[0]
-    chain_der = tuple(certificate.public_bytes(Encoding.DER) for certificate in path)
+
+
+def _verified(
+    identity: SpiffeId, path: _Path, path_der: tuple[bytes, ...], bundles: BundleSet
+) -> VerifiedSvid:
     return VerifiedSvid(
         id=identity,
-        chain_der=chain_der,
-        thumbprint=_thumbprint(chain_der[0]),
-        serial=leaf.serial_number,
-        not_after=leaf.not_valid_after_utc.timestamp(),
+        chain_der=path_der,
+        thumbprint=_thumbprint(path_der[0]),
+        serial=path[0].serial_number,
+        not_after=path[0].not_valid_after_utc.timestamp(),
         expires_at=min(certificate.not_valid_after_utc.timestamp() for certificate in path),
         bundles=bundles,
     )
 
 
-def _paths_to(
-    bundle: TrustBundle, presented: tuple[x509.Certificate, ...]
-) -> list[tuple[x509.Certificate, ...]]:
+def _paths_to(bundle: TrustBundle, presented: _Path) -> list[_Path]:
     """Paths by name alone: up to a presented certificate that is an anchor, or one step further."""
     for position, certificate in enumerate(presented[1:], start=1):
         for anchor in bundle.anchors_named(certificate.subject):
             if anchor.public_key() == certificate.public_key():
                 return [(*presented[:position], anchor)]
+    if presented[-1].issuer == presented[-1].subject:
+        return []  # a root, and none of these
     named = bundle.anchors_named(presented[-1].issuer)
     return [(*presented, anchor) for anchor in named[:_MAX_PATHS]]
 
 
-def _require_signatures(path: tuple[x509.Certificate, ...]) -> None:
+def _require_signatures(path: _Path) -> None:
     for certificate, issuer in reversed(tuple(pairwise(path))):
         try:
+            # The only place here that spends time on a key somebody else chose.
             certificate.verify_directly_issued_by(issuer)
         except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError) as exc:
             raise CertificateRejected(
@@ -257,30 +272,29 @@ def _untrusted(identity: SpiffeId, *, elsewhere: bool) -> CertificateRejected:
     )
 
 
-def _load_chain(chain: Sequence[bytes], limit: int) -> tuple[x509.Certificate, ...]:
+def _require_size(chain: Sequence[bytes], limit: int) -> None:
     if not chain:
         raise CertificateRejected(Reason.PEER_NONE, "no certificate")
     if len(chain) > limit:
         raise CertificateRejected(Reason.PEER_CHAIN, f"more than {limit} certificates")
     if sum(map(len, chain)) > MAX_CHAIN_BYTES:
         raise CertificateRejected(Reason.PEER_CHAIN, f"more than {MAX_CHAIN_BYTES} bytes")
-    return tuple(rules.load_der(der) for der in chain)
 
 
-def _load_pem_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
+# Few issuers sign many leaves. At most 64 x 32 KiB, and parsing alone proves nothing.
+_load_issuer = lru_cache(maxsize=64)(rules.load_der)
+
+
+def _load_pem_chain(pem: bytes) -> _Path:
     if len(pem) > MAX_CHAIN_BYTES:
         raise MalformedError(Reason.BAD_CERTIFICATE, f"longer than {MAX_CHAIN_BYTES} bytes")
     try:
-        certificates = x509.load_pem_x509_certificates(pem)
-        if len(certificates) > MAX_CHAIN:
-            raise MalformedError(Reason.BAD_CERTIFICATE, f"more than {MAX_CHAIN} certificates")
-        return tuple(rules.load_der(c.public_bytes(Encoding.DER)) for c in certificates)
+        chain = rules.load_pem(pem)
     except CertificateRejected as exc:
         raise MalformedError(Reason.BAD_CERTIFICATE, exc.detail) from exc
-    except MalformedError:
-        raise
-    except (ValueError, x509.InvalidVersion, UserWarning) as exc:
-        raise MalformedError(Reason.BAD_CERTIFICATE, "no certificates in PEM form") from exc
+    if len(chain) > MAX_CHAIN:
+        raise MalformedError(Reason.BAD_CERTIFICATE, f"more than {MAX_CHAIN} certificates")
+    return chain
 
 
 def _load_pem_key(pem: bytes) -> CertificateIssuerPrivateKeyTypes:
