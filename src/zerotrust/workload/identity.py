@@ -46,6 +46,7 @@ OnAlarm = Callable[[str, str], None]
 LONGEST_WAIT: Final = (
     30.0  # seconds: a suspended machine's timers stand still, its certificates do not
 )
+TIMER_SLACK: Final = 0.01  # seconds that a timer may be early
 JOIN_SECONDS: Final = 2.0
 FORKED: Final = (
     "this process was forked from the one that holds the identity; for several processes use "
@@ -182,7 +183,7 @@ class WorkloadIdentity:
 
     @property
     def current(self) -> Snapshot:
-        """The snapshot of this moment; raises IdentityUnavailable when closed, forked or expired."""
+        """The snapshot of this moment; IdentityUnavailable when closed, forked or expired."""
         held = self._held
         if held is None:
             raise self._gone or Closed()
@@ -250,33 +251,26 @@ class WorkloadIdentity:
         self._held = _Held(snapshot, snapshot.svid.not_after)
 
     def _renew_until_closed(self) -> None:
-        jitter = _jitter()
-        while not self._stop.is_set():
-            held = self._held
-            if held is None:
-                return
-            svid = held.snapshot.svid
+        while (held := self._held) is not None:
             step = rotation.next_step(
-                not_before=svid.not_before,
+                not_before=held.snapshot.svid.not_before,
                 not_after=held.not_after,
                 now=clock.now(),
                 attempts=self._attempts,
-                jitter=jitter,
+                jitter=_jitter(),
             )
-            if not self._news_within(step.wait):
-                continue
-            if self._stop.is_set():
-                return
-            self._refresh(held.snapshot)
-            jitter = _jitter()
+            self._wait_until(clock.now() + step.wait)
+            if not self._stop.is_set():
+                self._refresh(held.snapshot)
 
-    def _news_within(self, seconds: float) -> bool:
-        """Wait a while; return whether it is time to ask the source: due, or woken early."""
-        asked = min(seconds, LONGEST_WAIT)
-        begun = clock.monotonic()
-        if asked > 0:
+    def _wait_until(self, due: float) -> None:
+        """Wait until the source is to be asked: it is due, or the source ended a wait early."""
+        while not self._stop.is_set() and (left := due - clock.now()) > 0:
+            asked = min(left, LONGEST_WAIT)
+            begun = clock.monotonic()
             self._source.wait(asked)
-        return asked == seconds or clock.monotonic() - begun < asked
+            if clock.monotonic() - begun < asked - TIMER_SLACK:
+                return
 
     def _refresh(self, previous: Snapshot) -> None:
         try:

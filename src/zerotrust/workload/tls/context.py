@@ -61,7 +61,8 @@ def server_context(
 ) -> SpiffeContext:
     """Mutual TLS for a listener.
 
-    Every peer shows an X509-SVID that its own trust domain vouches for. `on_refused` is told each refusal; it must return at once and may be called from any thread.
+    Every peer shows an X509-SVID that its own trust domain vouches for. `on_refused` is told each
+    refusal; it must return at once and may be called from any thread.
     """
     return SpiffeContext(ssl.PROTOCOL_TLS_SERVER, _mutual(source), alpn=alpn, on_refused=on_refused)
 
@@ -75,7 +76,8 @@ def client_context(
 ) -> SpiffeContext:
     """Mutual TLS for connections, each to a peer whom `authorize` accepts.
 
-    It runs before any byte of ours is sent, and raises CertificateRejected(PEER_UNEXPECTED) for the wrong peer.
+    It runs before any byte of ours is sent, and raises CertificateRejected(PEER_UNEXPECTED) for
+    the wrong peer.
     """
     return SpiffeContext(
         ssl.PROTOCOL_TLS_CLIENT,
@@ -225,13 +227,17 @@ class SpiffeContext(_Sealed):
         """Make the TLS object of one connection: what `wrap_bio` ends in."""
         built = self._current(owner)
         inner: Any = super(_Sealed, built.context)
-        return inner._wrap_bio(*args, **{**kwargs, "session": None}, owner=owner)
+        return inner._wrap_bio(  # noqa: SLF001 - its C part
+            *args, **{**kwargs, "session": None}, owner=owner
+        )
 
     def _wrap_socket(self, *args: Any, owner: Any, **kwargs: Any) -> Any:
         """Make one connection's TLS object: what `wrap_socket`, `accept` and `connect` end in."""
         built = self._current(owner)
         inner: Any = super(_Sealed, built.context)
-        return inner._wrap_socket(*args, **{**kwargs, "session": None}, owner=owner)
+        return inner._wrap_socket(  # noqa: SLF001 - its C part
+            *args, **{**kwargs, "session": None}, owner=owner
+        )
 
     def _current(self, owner: SpiffeObject | SpiffeSocket) -> _Built:
         try:
