@@ -128,7 +128,7 @@ def _converse(
 
 
 def _require_own(plain: socket.socket, path: str) -> None:
-    """Raise CertificateRejected unless root or we listen there: on a socket, the user is the proof."""
+    """Raise CertificateRejected unless root or we listen there: the user is the proof."""
     size = struct.calcsize("3i")
     _, uid, _ = struct.unpack("3i", plain.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
     if uid not in {0, os.geteuid()}:

@@ -60,6 +60,7 @@ from zerotrust.workload.tls.context import (
     unsafe_unverified_context,
 )
 from zerotrust.workload.token_source import TokenSource
+from zerotrust.workload.trusted_path import read_trusted
 
 _UNIX: Final = "unix:"
 _CA_FILE: Final = "ca.json"
@@ -244,7 +245,9 @@ class _State:
 
     def pending(self) -> Pending | None:
         """Return the keys of a question whose answer was never seen."""
-        with contextlib.suppress(FileNotFoundError, MalformedError):
+        if not (self._directory / _PENDING_FILE).exists():
+            return None
+        with contextlib.suppress(MalformedError):
             return Pending.parse(self._read(_PENDING_FILE))
         return None
 
@@ -269,5 +272,4 @@ class _State:
             self._lock = -1
 
     def _read(self, name: str) -> bytes:
-        with (self._directory / name).open("rb") as file:
-            return file.read(_MAX_STATE_BYTES + 1)
+        return read_trusted(self._directory / name, max_bytes=_MAX_STATE_BYTES, secret=True)

@@ -1,0 +1,113 @@
+"""`zerotrust ca init|run|rotate-issuer|rotate-root`: a certificate authority."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from zerotrust.cli.ca_folder import SOCKET
+from zerotrust.cli.ca_rotation import rotate_issuer, rotate_root
+from zerotrust.cli.duration import Duration
+from zerotrust.cli.output import json_option, show
+from zerotrust.cli.passphrase import read_passphrase
+from zerotrust.core.errors import ConfigurationError
+from zerotrust.core.spiffe.ids import TrustDomain
+
+_FILE: Final = click.Path(path_type=Path, dir_okay=False)
+_directory = click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+
+
+def _passphrase_file(name: str, what: str) -> Callable[[Any], Any]:
+    return click.option(f"--{name}-file", type=_FILE, help=f"Holds the passphrase of {what}.")
+
+
+_ordinary = _passphrase_file("passphrase", "the issuing keys")
+_root = _passphrase_file("root-passphrase", "the root key")
+
+
+@click.group()
+def command() -> None:
+    """Set up and run a certificate authority."""
+
+
+@command.command()
+@_directory
+@click.option("--trust-domain", required=True, help="Such as example.org.")
+@click.option("--issuer-lifetime", type=Duration(), default="7d", show_default=True)
+@_ordinary
+@_root
+@json_option
+def init(
+    directory: Path,
+    trust_domain: str,
+    issuer_lifetime: float,
+    passphrase_file: Path | None,
+    root_passphrase_file: Path | None,
+) -> None:
+    """Make a CA in DIRECTORY: a root that only rotation needs, and the keys that issue."""
+    from zerotrust import clock
+    from zerotrust.ca.service import init_ca
+
+    domain = TrustDomain.parse(trust_domain)
+    root = read_passphrase("root key", root_passphrase_file, variable=False, new=True)
+    issuing = read_passphrase("issuing keys", passphrase_file, variable=True, new=True)
+    if root == issuing:
+        raise ConfigurationError("root and issuing keys need two different passphrases")
+    init_ca(
+        directory,
+        domain,
+        root_passphrase=root,
+        passphrase=issuing,
+        now=clock.now(),
+        issuer_lifetime=issuer_lifetime,
+    )
+    show(
+        {"directory": str(directory), "trust_domain": domain.name},
+        [f"made the CA of {domain.name} in {directory}"],
+        then=f"move {directory}/root-*.sealed to a safe place, then: zerotrust ca run {directory}",
+    )
+
+
+@command.command()
+@_directory
+@click.option("--bootstrap", default="127.0.0.1:8441", show_default=True, help="For enrolment.")
+@click.option("--mtls", default="127.0.0.1:8442", show_default=True, help="For renewal and admin.")
+@click.option("--host", "hosts", multiple=True, help="A DNS name under which it is reached.")
+@click.option("--policy", type=_FILE, help="Who may administer it from elsewhere.")
+@click.option("--max-lineage-age", type=Duration(), help="Attest anew after this; default never.")
+@click.option("--dev", is_flag=True, hidden=True, help="DIRECTORY is that of `dev up`.")
+@_ordinary
+def run(
+    directory: Path,
+    bootstrap: str,
+    mtls: str,
+    hosts: tuple[str, ...],
+    policy: Path | None,
+    max_lineage_age: float | None,
+    dev: bool,
+    passphrase_file: Path | None,
+) -> None:
+    """Run the CA in DIRECTORY until SIGTERM; `entry` and `token` reach it there."""
+    if dev:
+        from zerotrust.ca import dev as dev_ca
+
+        dev_ca.serve(directory)
+        return
+    from zerotrust import clock
+    from zerotrust.ca.server import Listeners
+    from zerotrust.ca.server import run as serve
+    from zerotrust.ca.service import CaSettings, open_ca
+
+    passphrase = read_passphrase("issuing keys", passphrase_file, variable=True)
+    settings = CaSettings(max_lineage_age=max_lineage_age, hosts=hosts)
+    with open_ca(directory, passphrase, now=clock.now(), settings=settings) as ca:
+        click.echo(f"{ca.id}: enrol at {bootstrap}, renew at {mtls}", err=True)
+        click.echo(f"next: zerotrust entry create ID --ca {directory}", err=True)
+        serve(ca, Listeners(bootstrap, mtls, directory / SOCKET), policy=policy)
+
+
+command.add_command(rotate_issuer)
+command.add_command(rotate_root)
