@@ -1,21 +1,22 @@
 """What was decided, one line each: for operators, never for the peer.
 
-1. A refusal is one line, limited per (peer, reason); what was held back is counted on the next line. Signs of a
-   stolen or replayed credential are never held back.
-2. Allowed calls are counted per caller, route and minute and written as one line; proof calls, or all by
-   setting, one line each.
-3. Every table here is bounded; a caller can fill it, and then shares a row with others, never the memory.
-4. A line that cannot be written never turns a refusal into anything else. It is counted, the alarm goes to
-   standard error, and the first line after the sink is back says how many are lost. Where audit is `required`
-   the allowed call is refused as well.
-5. A line is one `write` of at most PIPE_BUF bytes in append mode: lines of several processes never mix, and a
-   full pipe is an error at once instead of a wait.
-6. Events never hold a token or a key; all text is escaped to ASCII here, once.
+1. A refusal is one line, limited per (peer, reason); what was held back is counted on the next
+   line. Signs of a stolen or replayed credential are never held back.
+2. Allowed calls are counted per caller, route and minute and written as one line; proof calls, or
+   all by setting, one line each.
+3. Every table here is bounded; a caller that fills it shares a row with others from then on.
+4. A line that cannot be written never turns a refusal into anything else. It is counted, the alarm
+   goes to standard error, and the first line after the sink is back says how many are lost. Where
+   audit is `required` an allowed call is refused then (docs/adr/0007-audit-sink-failure.md).
+5. A line is one `write` of at most PIPE_BUF bytes in append mode: lines of several processes never
+   mix, and a pipe that nobody reads is an error at once instead of a wait.
+6. Events never hold a token or a key; all text is escaped to ASCII, once, where it is written.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -54,13 +55,13 @@ class AuditEvent:
     """One line of the audit log; never holds a token or a key. Empty fields are not written."""
 
     at: float  # seconds since the epoch
-    kind: str  # "call.refused", "call.allowed", "calls.allowed" (counted), "peer.refused", "ca.issued", ...
+    kind: str  # "call.refused", "call.allowed", "calls.allowed" (counted), "ca.issued", ...
     id: str = ""
     reason: str = ""
     code: str = ""
     detail: str = ""
     peer: str = ""
-    route: str = ""  # the template that covered the call, else at most 128 bytes of its path, never the query
+    route: str = ""  # the template, else at most 128 bytes of the path; never the query
     rule: str = ""
     mode: str = ""
     micros: int = 0  # of all calls that this line counts
@@ -76,7 +77,7 @@ class Sink(Protocol):
 
 
 class JsonLinesSink:
-    """JSON lines to a file (created 0600, appended to) or to an open descriptor such as 2."""
+    """JSON lines to a file (made 0600, appended to) or to an open descriptor such as 2."""
 
     def __init__(self, target: str | os.PathLike[str] | int) -> None:
         self._path = None if isinstance(target, int) else os.fspath(target)
@@ -87,15 +88,16 @@ class JsonLinesSink:
         """Write one line; raise OSError where it cannot be written whole and at once."""
         line = line_of(event)
         if self._torn:
-            line = b"\n" + line  # ends what a full disk cut off
+            line = b"\n" + line[: MAX_LINE - 1]  # ends what a full disk cut off
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
         if not poll.poll(0):
-            raise BlockingIOError("nobody reads the audit log")
+            raise BlockingIOError(errno.EAGAIN, "nobody reads the audit log")
         written = os.write(self._fd, line)
-        self._torn = 0 < written < len(line) or (self._torn and not written)
         if written < len(line):
-            raise OSError(f"{written} of {len(line)} bytes were written")
+            self._torn = True
+            raise OSError(errno.ENOSPC, f"{written} of {len(line)} bytes were written")
+        self._torn = False
 
     def reopen(self) -> None:
         """Open the path again, after a log rotation moved the file away."""
@@ -110,10 +112,11 @@ class JsonLinesSink:
 
 
 class AuditLog:
-    """Counts, limits and writes events. Safe for any number of threads and one event loop at once.
+    """Counts, limits and writes events. Any number of threads may share one.
 
-    `per_call` writes a line for every allowed call. `required` does so too, and refuses the call whose line
-    cannot be written. Call `flush` now and then and at the end: nothing here owns a timer.
+    `per_call` writes a line for every allowed call. `required` does so too, and refuses the call
+    whose line cannot be written. `alarm` is told when the sink fails, at most once a minute. Call
+    `flush` now and then and at the end: nothing here owns a timer.
     """
 
     def __init__(
@@ -139,7 +142,7 @@ class AuditLog:
     def allowed(
         self, *, now: float, peer: str, route: str, rule: str, mode: str, micros: int
     ) -> None:
-        """Count one allowed call, before it runs; raise AuditUnavailable only where audit is required."""
+        """Count one allowed call before it runs; only `required` raises AuditUnavailable."""
         if self._per_call or mode == _PROOF:
             self._write_call(now, peer, route, rule, mode, micros)
             return
@@ -219,7 +222,9 @@ class AuditLog:
         row = self._refusals.get(key)
         if row is None:
             if len(self._refusals) >= MAX_ROWS and event.at >= self._crowded_until:
-                self._crowded_until = event.at + 1.0  # looking through all rows costs too much per call
+                self._crowded_until = (
+                    event.at + 1.0
+                )  # looking through all rows costs too much per call
                 self._forget_refusals(event.at, everything=False)
             if len(self._refusals) >= MAX_ROWS:
                 key = (OTHERS, event.reason)
@@ -227,7 +232,7 @@ class AuditLog:
         return row
 
     def _forget_refusals(self, now: float, *, everything: bool) -> None:
-        """Drop the rows whose window is over, writing what they held back; `everything`: write all."""
+        """Drop the rows whose window is over and write what they, or all, held back."""
         kept = {}
         for key, row in self._refusals.items():
             over = now >= row.until

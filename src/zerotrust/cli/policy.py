@@ -12,9 +12,9 @@ from zerotrust.cli.output import FAILED, json_option, show, table
 from zerotrust.core.errors import ZeroTrustError
 from zerotrust.core.mode import Mode
 from zerotrust.core.policy.model import Policy
-from zerotrust.core.policy.patterns import split_call
+from zerotrust.core.policy.patterns import parse_caller, split_call
 from zerotrust.core.policy.syntax import MAX_BYTES, parse_policy
-from zerotrust.core.policy.trial import Outcome, Reading, caller_of, explain, run_tests, try_call
+from zerotrust.core.policy.trial import Outcome, Reading, explain, run_tests, try_call
 from zerotrust.core.request import parse_target
 from zerotrust.workload.policy_file import load_policy
 from zerotrust.workload.trusted_path import read_trusted
@@ -82,7 +82,7 @@ def test(ctx: click.Context, file: Path) -> None:
 def explain_call(caller: str, call: str, token: str, file: Path) -> None:
     """Say how FILE decides one call, and why."""
     policy, mode = _read(file), Mode.parse(token)
-    principal = caller_of(policy, caller)
+    principal = parse_caller(caller, policy.trust_domain)
     outcome = try_call(policy, principal, call, mode, parse_target)
     near: list[Reading] = []
     if outcome.decision is not None:
@@ -103,7 +103,12 @@ def _checked(file: Path) -> dict[str, Any]:
     try:
         policy, notes = load_policy(file)
     except ZeroTrustError as error:
-        return {"file": str(file), "error": printable(str(error), 1000), "summary": None, "notes": ()}
+        return {
+            "file": str(file),
+            "error": printable(str(error), 1000),
+            "summary": None,
+            "notes": (),
+        }
     rules = f"{len(policy.allow)} allow, {len(policy.deny)} deny, {len(policy.tests)} tests"
     summary = f"ok: {rules}, digest {policy.digest[:16]}"
     return {"file": str(file), "error": None, "summary": summary, "notes": notes}

@@ -1,9 +1,10 @@
 """The policy a service runs under, read again when its file changes.
 
-1. A policy is loaded whole, its inline tests run, and swapped by one assignment; readers compare it with `is`.
-2. A file that does not load leaves the policy in force and raises one alarm for each bad version; at first start it
-   stops the process.
-3. A file whose meaning did not change leaves the object as it is, so that what rests on it stays warm.
+1. A policy is loaded whole, its inline tests run, and swapped by one assignment; readers compare it
+   with `is`.
+2. A file that does not load leaves the policy in force and raises one alarm for each bad version;
+   at first start it stops the process.
+3. A file whose meaning did not change leaves the object as it is: what rests on it stays warm.
 4. Whoever may write the file decides who may call: see `trusted_path.py`.
 """
 
@@ -31,8 +32,9 @@ Alarm = Callable[[str], None]
 class PolicyFile:
     """A policy file and, once started, the thread that follows it.
 
-    Raises BadPolicy or ConfigurationError where the file cannot be loaded at first. `trust_domain` is that of our own
-    identity, which the policy must be written for. `alarm` is told in one sentence what an operator must see.
+    Raises BadPolicy or ConfigurationError where the file cannot be loaded at first. `trust_domain`
+    is that of our own identity, which the policy must be written for. `alarm` is told in one
+    sentence what an operator must see.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class PolicyFile:
         while not stop.wait(POLL_SECONDS):
             try:
                 self.refresh()
-            except Exception as error:  # noqa: BLE001 - the thread must outlive whatever a file does to it
+            except Exception as error:  # noqa: BLE001 - the thread must outlive any file
                 self._notes = (f"the policy file could not be followed: {type(error).__name__}",)
                 self._tell()
 
@@ -109,7 +111,7 @@ class PolicyFile:
 def load_policy(path: str | os.PathLike[str]) -> tuple[Policy, tuple[str, ...]]:
     """Read a policy file and run its tests; return it with what an operator should be told.
 
-    Raises ConfigurationError where the file may not be trusted, BadPolicy where it says nothing usable.
+    Raises ConfigurationError where the file cannot be trusted, BadPolicy where its text is none.
     """
     name = os.fspath(path)
     policy = parse_policy(read_trusted(path, max_bytes=MAX_BYTES), name=name)

@@ -1,10 +1,11 @@
-"""Reading a file that decides whom we are or whom we trust.
+"""Reading a file that decides who we are or whom we trust.
 
-1. Whoever can write the file, or replace a folder or link on the way to it, decides in our place: all of them belong
-   to root or to us and are writable by nobody else. In a sticky folder others cannot replace what is ours.
-2. What is judged is what is read: each step opens relative to the folder that was judged before it.
-3. A secret is not readable by others either. Its group may read it only where the owner is root, which is how an
-   orchestrator hands a key to a process that runs without privileges.
+1. Whoever can write the file, or replace a folder or link on the way to it, decides in our place:
+   all of them belong to root or to us and are writable by nobody else. A sticky folder may be
+   shared: nobody can replace there what is ours.
+2. What is judged is what is read: each step opens relative to the folder judged before it.
+3. A secret is not readable by others either. Its group may read it only where root is the owner,
+   which is how an orchestrator hands a key to a process without privileges.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import errno
 import os
 import stat
+from pathlib import Path
 from typing import Final
 
 from zerotrust.core.errors import ConfigurationError, Reason
@@ -21,9 +23,7 @@ _MAX_LINKS: Final = 40  # as the kernel has it
 _CHUNK: Final = 1 << 20
 
 
-def read_trusted(
-    path: str | os.PathLike[str], *, max_bytes: int, secret: bool = False
-) -> bytes:
+def read_trusted(path: str | os.PathLike[str], *, max_bytes: int, secret: bool = False) -> bytes:
     """Return the content of a regular file of at most `max_bytes`; raise ConfigurationError."""
     text = os.fspath(path)
     try:
@@ -42,7 +42,7 @@ def read_trusted(
 
 def _open_trusted(path: str, *, secret: bool) -> int:
     """Walk down from the root, following links by hand; return the file, opened for reading."""
-    names = _names(os.path.join(os.getcwd(), path))
+    names = _names(str(Path.cwd() / path))
     links = 0
     with contextlib.ExitStack() as opened:
         folders = [_opened(opened, "/", os.O_PATH)]
@@ -75,9 +75,7 @@ def _names(path: str) -> list[str]:
     return [name for name in reversed(path.split("/")) if name not in {"", "."}]
 
 
-def _opened(
-    opened: contextlib.ExitStack, name: str, flags: int, folder: int | None = None
-) -> int:
+def _opened(opened: contextlib.ExitStack, name: str, flags: int, folder: int | None = None) -> int:
     fd = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     opened.callback(os.close, fd)
     return fd
@@ -89,15 +87,19 @@ def _open_file(name: str, folder: int, path: str, *, secret: bool) -> int:
     try:
         status = os.fstat(fd)
         _require_ours(status, name, path)
-        if not stat.S_ISREG(status.st_mode):
-            raise _refusal(f"{path!a} is no regular file")
-        readers = stat.S_IROTH if status.st_uid == 0 else stat.S_IROTH | stat.S_IRGRP
-        if secret and status.st_mode & readers:
-            raise _refusal(f"others can read the secret in {path!a}: chmod 600 it")
+        _require_file(status, path, secret=secret)
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def _require_file(status: os.stat_result, path: str, *, secret: bool) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise _refusal(f"{path!a} is no regular file")
+    readers = stat.S_IROTH if status.st_uid == 0 else stat.S_IROTH | stat.S_IRGRP
+    if secret and status.st_mode & readers:
+        raise _refusal(f"others can read the secret in {path!a}: chmod 600 it")
 
 
 def _require_ours(status: os.stat_result, name: str, path: str) -> None:

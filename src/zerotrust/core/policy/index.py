@@ -1,8 +1,8 @@
 """Which patterns cover a call, found without reading them all.
 
 1. Every distinct pattern is a small number; callers and routes are numbered apart.
-2. A lookup walks the call's own segments, so it costs what the call is long, not what the policy is.
-3. An index only grows while its policy is built; afterwards it is read by any number of threads.
+2. A lookup walks the call's own segments: it costs what the call is long, not what the policy is.
+3. An index grows only while its policy is built; then any number of threads may read it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PrincipalIndex:
     def add(self, pattern: PrincipalPattern) -> int:
         """Return the pattern's number."""
         if pattern.trust_domain == self._own:
-            number = self._root.add(pattern.segments, pattern.tail, self._count)
+            number = self._root.add(pattern.segments, self._count, tail=pattern.tail)
         else:
             literal = tuple(segment for segment in pattern.segments if segment is not None)
             principal = SpiffeId(pattern.trust_domain, literal)
@@ -61,14 +61,14 @@ class RouteIndex:
         self._count = 0
 
     def add(self, pattern: RoutePattern) -> int:
-        """Return the template's number; templates that differ only in names of parameters share it."""
+        """Return the template's number, whatever its parameters are called."""
         if pattern.everything:
             if self._everything == _NONE:
                 self._everything = self._count
             number = self._everything
         else:
             root = self._roots.setdefault(pattern.method, _Node())
-            number = root.add(pattern.segments, pattern.tail, self._count)
+            number = root.add(pattern.segments, self._count, tail=pattern.tail)
         self._count += number == self._count
         return number
 
@@ -90,7 +90,7 @@ class RouteIndex:
 
 
 class _Node:
-    """One place in a tree of segments; `end` and `tail` are the patterns that stop here or take the rest."""
+    """A place in a tree of segments; pattern `end` stops here, pattern `tail` takes the rest."""
 
     __slots__ = ("any", "children", "end", "tail")
 
@@ -100,7 +100,7 @@ class _Node:
         self.end = _NONE
         self.tail = _NONE
 
-    def add(self, segments: Segments, tail: bool, number: int) -> int:  # noqa: FBT001 - a pattern's field
+    def add(self, segments: Segments, number: int, *, tail: bool) -> int:
         node = self
         for segment in segments:
             if segment is not None:

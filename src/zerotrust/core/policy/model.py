@@ -1,10 +1,12 @@
 """Who may call what: the rules of one service, and the decision about one call.
 
-1. Deny rules first; then allow rules; what no rule allows is refused. The order of rules means nothing.
-2. Any satisfied allow rule wins. Of those that cover a call the one with the weakest token mode is asked: where
-   its mode is not met, no other's is.
-3. A rule covers a call when one of its principals covers the caller and one of its routes covers the route. The
-   index holds those pairs, so a decision costs the same for ten rules and for a hundred thousand.
+1. Deny rules first; then allow rules; what no rule allows is refused. The order in which rules are
+   written means nothing.
+2. Any satisfied allow rule wins. Of those that cover a call the one with the weakest token mode is
+   asked: where its mode is not met, no other's is.
+3. A rule covers a call when one of its principals covers the caller and one of its routes covers
+   the route. The index holds these pairs, so a decision costs the same for ten rules and for a
+   hundred thousand.
 4. A policy is checked whole while it is built, and never changes afterwards.
 """
 
@@ -23,15 +25,18 @@ from zerotrust.core.policy.index import PrincipalIndex, RouteIndex
 from zerotrust.core.policy.patterns import (
     ANY,
     PolicyFault,
+    parse_caller,
     parse_principal,
     parse_route,
     shown,
+    split_call,
 )
 from zerotrust.core.spiffe.ids import SpiffeId, TrustDomain
 
 MAX_RULES: Final = 150_000
 MAX_PAIRS: Final = 2_000_000  # principals x routes, over all rules: what the index must hold
 _ROUTE_BITS: Final = 22  # MAX_PAIRS < 2**22: a pair is caller << 22 | route
+_REASONS: Final = frozenset(Reason)
 _RULE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
 
@@ -69,7 +74,7 @@ class PolicyTest:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`reason` is None exactly when the call is allowed; `need` is what a refused mode should have been."""
+    """`reason` is None exactly when the call is allowed; `need` is the mode that was asked for."""
 
     reason: Reason | None
     rule: str | None
@@ -98,7 +103,9 @@ class Policy:
             raise PolicyFault("name the service that this policy protects", "service")
         opened = _open_routes(self.open_routes)
         object.__setattr__(self, "_open", opened)
-        object.__setattr__(self, "_rules", _Rules(self, set(opened.values())))
+        object.__setattr__(self, "_rules", _Rules(self))
+        _refuse_pointless(self.allow, set(self.open_routes))
+        _refuse_untestable(self)
         proof = any(rule.token >= Mode.PROOF for rule in self.allow)
         object.__setattr__(self, "needs_proof", proof)
         object.__setattr__(self, "digest", _digest(self))
@@ -106,8 +113,8 @@ class Policy:
     def decide(self, principal: SpiffeId, method: str, path: str, mode: Mode) -> Decision:
         """Decide one call whose caller and token are already proven.
 
-        `method` is an HTTP method, `WS` or `grpc`. `path` is decoded once and canonical, as the request filter
-        gives it; for gRPC it is `package.Service/Method`.
+        `method` is an HTTP method, `WS` or `grpc`. `path` is decoded once and canonical, as the
+        request filter gives it; for gRPC it is `package.Service/Method`.
         """
         rules = self._rules
         routes = rules.routes.find(method, path)
@@ -132,14 +139,14 @@ class Policy:
 
 
 class _Rules:
-    """The pairs of all rules. Rules are ranked by (mode, id): of several, the lowest rank is the one to ask."""
+    """The pairs of all rules, ranked by (mode, id): of several, the lowest rank is asked."""
 
     __slots__ = (
-        "allow", "allowed", "callers", "denied", "deny", "route_texts", "routes",
         "_caller_numbers", "_federated", "_foreign", "_ids", "_own", "_pairs", "_route_numbers",
+        "allow", "allowed", "callers", "denied", "deny", "route_texts", "routes",
     )  # fmt: skip
 
-    def __init__(self, policy: Policy, opened: set[str]) -> None:
+    def __init__(self, policy: Policy) -> None:
         self._own, self._federated = policy.trust_domain, policy.federated
         if self._own in self._federated:
             raise PolicyFault(
@@ -156,8 +163,6 @@ class _Rules:
         self._pairs = 0
         allow_pairs = [self._pairs_of(rule, "allow", n) for n, rule in enumerate(policy.allow)]
         deny_pairs = [self._pairs_of(rule, "deny", n) for n, rule in enumerate(policy.deny)]
-        for n, rule in enumerate(policy.allow):
-            _refuse_pointless(rule, opened, n)
         for domain in sorted(self._federated - self._foreign):
             raise PolicyFault(f"no rule names {domain}; delete it here", "federated")
         order = sorted(
@@ -264,32 +269,64 @@ def _numbers(
     return numbers
 
 
-def _refuse_pointless(rule: Allow, opened: set[str], place: int) -> None:
-    for n, text in enumerate(rule.routes):
-        if text in opened:
-            problem = f"{shown(text)} is an open route, so no rule is ever asked; choose one"
-            raise PolicyFault(problem, "allow", place, "to", n)
+def _refuse_pointless(rules: Sequence[Allow], opened: set[str]) -> None:
+    if not opened:
+        return
+    for place, rule in enumerate(rules):
+        for n, text in enumerate(rule.routes):
+            if text in opened:
+                problem = f"{shown(text)} is an open route, so no rule is ever asked; choose one"
+                raise PolicyFault(problem, "allow", place, "to", n)
+
+
+def _refuse_untestable(policy: Policy) -> None:
+    ids = {rule.id for rule in policy.allow}
+    for place, test in enumerate(policy.tests):
+        key = "as"
+        try:
+            parse_caller(test.principal, policy.trust_domain)
+            key = "do"
+            split_call(test.do)
+            key = "want"
+            _refuse_unknown_want(test.want, ids)
+        except PolicyFault as fault:
+            raise fault.under("test", place, key) from None
+
+
+def _refuse_unknown_want(want: str, ids: set[str]) -> None:
+    verdict, colon, which = want.partition(":")
+    if verdict not in {"allow", "deny", "open"} or (colon and verdict == "open"):
+        raise PolicyFault('write "allow", "allow:<rule id>", "deny", "deny:<reason>" or "open"')
+    if colon and verdict == "allow" and which not in ids:
+        raise PolicyFault(f"no allow rule has the id {shown(which)}")
+    if colon and verdict == "deny" and which not in _REASONS:
+        raise PolicyFault(f"{shown(which)} is no reason; rule.none, rule.deny, token.mode, ...")
 
 
 def _open_routes(texts: Sequence[str]) -> dict[tuple[str, str], str]:
     opened: dict[tuple[str, str], str] = {}
     for place, text in enumerate(texts):
         try:
-            pattern = parse_route(text)
-            if pattern.method not in {"GET", "HEAD"}:
-                raise PolicyFault(f"{shown(text)}: only GET and HEAD can be open")
-            if pattern.tail or None in pattern.segments:
-                raise PolicyFault(f"{shown(text)}: an open route is one literal path")
+            call = _open_call(text)
         except PolicyFault as fault:
             raise fault.under("open", "routes", place) from None
-        path = "/" + "/".join(segment or "" for segment in pattern.segments)
-        if opened.setdefault((pattern.method, path), text) is not text:
+        if call in opened:
             raise PolicyFault(f"{shown(text)} stands here twice", "open", "routes", place)
+        opened[call] = text
     return opened
 
 
+def _open_call(text: str) -> tuple[str, str]:
+    pattern = parse_route(text)
+    if pattern.method not in {"GET", "HEAD"}:
+        raise PolicyFault(f"{shown(text)}: only GET and HEAD can be open")
+    if pattern.tail or None in pattern.segments:
+        raise PolicyFault(f"{shown(text)}: an open route is one literal path")
+    return pattern.method, "/" + "/".join(segment or "" for segment in pattern.segments)
+
+
 def _digest(policy: Policy) -> str:
-    """SHA-256 over everything the policy says; comments, aliases and layout of its file do not count."""
+    """SHA-256 over all the policy says; comments, aliases and layout of its file do not count."""
     said = [
         policy.service,
         str(policy.trust_domain),

@@ -1,8 +1,8 @@
 """Where the tables and keys of a TOML text stand, and how large it is, before TOML is parsed.
 
-1. `tomllib` tells no line for a key, recurses on brackets and takes quadratic time over dotted keys: so the bounds
-   are kept here, over the bare text, in one linear pass.
-2. The pass stays in step with TOML up to the point where TOML itself would stop with an error.
+1. `tomllib` tells no line for a key, recurses on brackets and takes quadratic time over dotted
+   keys: so the bounds are kept here, over the bare text, in one linear pass.
+2. The pass stays in step with TOML up to the point where TOML itself stops with an error.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Final
 MAX_DEPTH: Final = 4  # of brackets
 MAX_DOTTED: Final = 8  # parts of one key
 
-_TOKEN: Final = re.compile(
+_LEXEME: Final = re.compile(
     r"""
-      \"{3}(?:[^"\\]|\\.|"{1,2}(?!"))*+"{3,5}    # multi-line strings: the last two quotes may be content
+      \"{3}(?:[^"\\]|\\.|"{1,2}(?!"))*+"{3,5}    # multi-line: the last two quotes may be content
     | '{3}(?:[^']|'{1,2}(?!'))*+'{3,5}
     | \"{3} | '{3}                               # ... not terminated
     | "(?:[^"\\\n]|\\[^\n])*+" | '[^'\n]*+'
@@ -30,7 +30,7 @@ _TOKEN: Final = re.compile(
 _UNTERMINATED: Final = frozenset(('"""', "'''", '"', "'"))
 
 
-class Sprawl(Exception):  # noqa: N818 - named for what was found
+class Sprawl(Exception):
     """The bare text goes beyond a bound."""
 
     def __init__(self, line: int, problem: str) -> None:
@@ -40,15 +40,29 @@ class Sprawl(Exception):  # noqa: N818 - named for what was found
 
 def refuse_sprawl(text: str, *, most_tables: int) -> None:
     """Raise Sprawl where the text has too many tables, too deep brackets or too long keys."""
-    headers = 0
-    for line, mark, _ in outline(text):
-        headers += mark != "="
-        if headers > most_tables:
+    depth = dots = tables = 0
+    before = ""
+    for line, lexeme in _lexemes(text):
+        if lexeme in "[{":
+            depth += 1
+            tables += lexeme == before == "["
+        elif lexeme in "]}":
+            depth = max(0, depth - 1)
+        elif lexeme == ".":
+            dots += 1
+        elif lexeme in "=\n":
+            dots = 0
+        before = lexeme
+        if depth > MAX_DEPTH:
+            raise Sprawl(line, f"brackets nested more than {MAX_DEPTH} deep")
+        if dots >= MAX_DOTTED:
+            raise Sprawl(line, f"a key of more than {MAX_DOTTED} parts")
+        if tables > most_tables:
             raise Sprawl(line, f"more than {most_tables} tables")
 
 
 def line_of(text: str, at: tuple[str | int, ...]) -> int:
-    """Return the line of the key `at` leads to, such as ("allow", 3, "from", 1), or of what is nearest to it."""
+    """Return the line of the key `at` leads to, as ("allow", 3, "from", 1), or the nearest one."""
     if len(at) > 1 and isinstance(at[1], int):
         ordinal, key = at[1], at[2:3]
     else:
@@ -69,36 +83,29 @@ def line_of(text: str, at: tuple[str | int, ...]) -> int:
 
 
 def outline(text: str) -> Iterator[tuple[int, str, list[str]]]:
-    """Yield (line, mark, parts of the key) for each table header (`[` or `[[`) and each key (`=`)."""
-    line, depth, dots = 1, 0, 0
+    """Yield (line, mark, parts of the key): each table header (`[` or `[[`) and key (`=`)."""
+    depth = 0
     mark, parts = "", list[str]()  # of the statement at hand; its mark is `=` from there to its end
-    for match in _TOKEN.finditer(text):
-        token = match[0]
-        if token == "\n":
-            line, dots = line + 1, 0
-            if depth == 0:
-                mark, parts = "", []
-        elif token in "[{":
-            depth += 1
-            mark += token if mark != "=" else ""
-            if depth > MAX_DEPTH:
-                raise Sprawl(line, f"brackets nested more than {MAX_DEPTH} deep")
-        elif token in "]}":
-            depth = max(0, depth - 1)
-            if depth == 0 and mark != "=":
-                yield line, mark, parts
-        elif token == "=":
-            dots = 0
-            if mark != "=":
-                mark = token
-                yield line, mark, parts
-        elif token == ".":
-            dots += 1
-            if dots >= MAX_DOTTED:
-                raise Sprawl(line, f"a key of more than {MAX_DOTTED} parts")
-        elif token in _UNTERMINATED:
+    for line, lexeme in _lexemes(text):
+        depth += (lexeme in "[{") - (lexeme in "]}")
+        if lexeme == "\n" and depth <= 0:
+            depth, mark, parts = 0, "", []
+        elif mark == "=" or lexeme[0] in "#.\n":
+            continue
+        elif lexeme in "[{":
+            mark += lexeme
+        elif lexeme == "=" or (lexeme in "]}" and depth == 0):
+            mark = lexeme if lexeme == "=" else mark
+            yield line, mark, parts
+        elif lexeme not in "]}":
+            parts.append(lexeme.strip("\"'"))
+
+
+def _lexemes(text: str) -> Iterator[tuple[int, str]]:
+    line = 1
+    for match in _LEXEME.finditer(text):
+        lexeme = match[0]
+        if lexeme in _UNTERMINATED:
             return
-        elif token[0] != "#":
-            if mark != "=":
-                parts.append(token.strip("\"'"))
-            line += token.count("\n")
+        yield line, lexeme
+        line += lexeme.count("\n")

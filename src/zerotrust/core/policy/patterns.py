@@ -1,13 +1,15 @@
 """What a rule may say about callers and routes: the grammar of its texts, and what each covers.
 
-1. A pattern is compared segment by segment. Nothing a user writes is ever turned into a regular expression.
-2. A caller is named by a path in the policy's own trust domain (`ns/prod/sa/web`; `*` is one whole segment, a
-   last `...` is any tail of one or more) or by a full SPIFFE ID, which is always literal.
-3. A route is `METHOD /path`, `WS /path`, `grpc:package.Service/Method`, or `*` for everything. `{name}` is one
-   non-empty segment; a last `{name...}` is one or more, the last of which may be empty; a trailing slash counts.
-4. The path of a route is written as in a URL and must be what the request filter would accept: whatever the
-   filter refuses could never be called, so a rule that names it is a mistake.
-5. The `covers` here read one pattern at a time; the index must agree with them.
+1. A pattern is compared segment by segment. Nothing a user writes ever becomes a regular
+   expression.
+2. A caller is named by a path in the policy's own trust domain (`ns/prod/sa/web`; `*` is one whole
+   segment, a last `...` any tail of one or more) or by a full SPIFFE ID, which is always literal.
+3. A route is `METHOD /path`, `WS /path`, `grpc:package.Service/Method`, or `*` for everything.
+   `{name}` is one non-empty segment; a last `{name...}` is one or more, the last of which may be
+   empty; a trailing slash counts.
+4. The path of a route is written as in a URL and must be what the request filter would accept:
+   what the filter refuses can never be called, so a rule that names it is a mistake.
+5. `covers` reads one pattern at a time, for explanations; the index must agree with it.
 """
 
 from __future__ import annotations
@@ -29,12 +31,12 @@ MAX_SEGMENTS: Final = 64
 Segments = tuple[str | None, ...]  # None stands for any one segment
 
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
-_METHOD: Final = re.compile(r"[A-Z][A-Z0-9-]{0,31}", re.ASCII)
+_METHOD: Final = re.compile(r"[A-Z](?:[A-Z-]{0,30}[A-Z])?", re.ASCII)
 _PARAMETER: Final = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]{0,63}(\.\.\.)?\}", re.ASCII)
-_PATH_TEXT: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()+,=:@-]|%[0-9A-Fa-f]{2})*", re.ASCII)
-_PERCENT: Final = re.compile(r"%([0-9A-Fa-f]{2})", re.ASCII)
-_UNRESERVED: Final = re.compile(rb"[A-Za-z0-9._~-]")
-_AMBIGUOUS: Final = re.compile(rb"[\x00-\x1f\x7f/\\;]")  # once decoded: another reading of the path
+_PATH_TEXT: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()+,=:@-]|%[0-9A-F]{2})*", re.ASCII)
+_PERCENT: Final = re.compile(r"%([0-9A-F]{2})", re.ASCII)
+_DOUBLE_ENCODED: Final = re.compile(r"%25[0-9A-Fa-f]{2}", re.ASCII)
+_NEVER_ENCODED: Final = re.compile(rb"[A-Za-z0-9._~\x00-\x1f\x7f/\\;-]")  # by the request filter
 _GRPC_NAME: Final = re.compile(
     r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*/(?:[A-Za-z_][A-Za-z0-9_]*|\*)", re.ASCII
 )
@@ -70,7 +72,7 @@ class PrincipalPattern:
 
 @dataclass(frozen=True, slots=True)
 class RoutePattern:
-    """Calls of one method (`*`: any HTTP method), by the segments of their path; `everything` is all calls."""
+    """Calls of one method (`*`: any HTTP method), by the segments of their path."""
 
     method: str
     segments: Segments = ()
@@ -82,7 +84,7 @@ class RoutePattern:
         return self.method == ANY and not self.segments
 
     def covers(self, method: str, path: str) -> bool:
-        """Whether this template covers that call; `path` is decoded, as the request filter gives it."""
+        """Whether this template covers that call; `path` is decoded once and canonical."""
         if self.everything:
             return True
         if self.method != method and (self.method != ANY or method in {WEBSOCKET, GRPC}):
@@ -131,18 +133,29 @@ def parse_route(text: str) -> RoutePattern:
     return RoutePattern(method, segments, tail)
 
 
+def parse_caller(text: str, own: TrustDomain) -> SpiffeId:
+    """Read one caller: a path of our own trust domain or a full ID; raise PolicyFault."""
+    pattern = parse_principal(text, own)
+    literal = tuple(segment for segment in pattern.segments if segment is not None)
+    if pattern.tail or len(literal) != len(pattern.segments):
+        raise PolicyFault(f"{shown(text)} is a pattern; name one caller")
+    return SpiffeId(pattern.trust_domain, literal)
+
+
 def split_call(text: str) -> tuple[str, str]:
-    """Split a call written as in a route, `GET /orders/7?x=1`, into method and target; raise PolicyFault."""
+    """Split a call, written as `GET /orders/7?x=1`, into method and target; raise PolicyFault."""
     if text.startswith("grpc:"):
         return GRPC, text.removeprefix("grpc:")
     method, _, target = text.partition(" ")
     if not _METHOD.fullmatch(method) or not target.startswith("/"):
-        raise PolicyFault(f'{shown(text)} is no call: write "GET /path" or "grpc:pkg.Service/Method"')
+        raise PolicyFault(
+            f'{shown(text)} is no call: write "GET /path" or "grpc:pkg.Service/Method"'
+        )
     return method, target
 
 
 def path_segments(method: str, path: str) -> list[str] | None:
-    """Split a decoded path as `covers` and the index compare it; None is a path no template covers."""
+    """Split a decoded path as all comparisons do; None is a path that no template covers."""
     if method == GRPC:
         return path.split("/")
     return path[1:].split("/") if path[:1] == "/" else None
@@ -235,7 +248,7 @@ def _decoded(part: str, text: str) -> str:
     if "%" not in part:
         return part
     codes = bytes(int(code, 16) for code in _PERCENT.findall(part))
-    if _UNRESERVED.search(codes) or _AMBIGUOUS.search(codes):
+    if _NEVER_ENCODED.search(codes) or _DOUBLE_ENCODED.search(part):
         raise PolicyFault(
             f"{shown(text)}: the request filter refuses the encoding in {shown(part)}"
         )

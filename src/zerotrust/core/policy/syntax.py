@@ -1,11 +1,13 @@
 """Policy text <-> Policy.
 
-1. The keys below are all there are. Anything else is refused: a condition that is not built must not look kept.
+1. The keys below are all there are. Anything else is refused: a condition that is not built must
+   not look as if it were kept.
 2. Size, depth and counts are bounded over the bare text, before TOML is parsed.
 3. A fault names file, line and key, and how to mend it.
-4. Aliases are replaced here; the Policy knows callers only by their paths. In a file with an `[alias]` table a
-   lone word is an alias or a mistake: a deny rule with a misspelt alias would deny nobody.
-5. Inline tests are read here and run by `trial.py`, which needs the reader of request targets as well.
+4. Aliases are replaced here; the Policy knows callers only by their paths. In a file with an
+   `[alias]` table a lone word is an alias or a mistake: a deny rule with a misspelt alias would
+   deny nobody.
+5. Inline tests are read here and run by `trial.py`, which needs the reader of request targets too.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from zerotrust.core.errors import BadPolicy, BadSpiffeId, MalformedError, Reason
+from zerotrust.core.errors import BadPolicy, BadSpiffeId, MalformedError
 from zerotrust.core.mode import Mode
 from zerotrust.core.policy.model import MAX_RULES, Allow, Deny, Policy, PolicyTest
 from zerotrust.core.policy.outline import Sprawl, line_of, refuse_sprawl
@@ -28,7 +30,8 @@ MAX_BYTES: Final = 8 << 20
 MAX_TESTS: Final = 20_000
 
 _TOP: Final = (
-    "schema", "service", "trust_domain", "mode", "federated", "alias", "open", "allow", "deny", "test",
+    "schema", "service", "trust_domain", "mode", "federated", "alias", "open",
+    "allow", "deny", "test",
 )  # fmt: skip
 _ALLOW: Final = ("id", "owner", "from", "to", "token")
 _DENY: Final = ("id", "owner", "from", "to")
@@ -108,10 +111,7 @@ def _policy(top: dict[str, Any]) -> Policy:
         _allow(rule, n, aliases) for n, rule in enumerate(_tables(top, "allow", MAX_RULES))
     )
     deny = tuple(_deny(rule, n, aliases) for n, rule in enumerate(_tables(top, "deny", MAX_RULES)))
-    ids = {rule.id for rule in (*allow, *deny)}
-    tests = tuple(
-        _test(test, n, aliases, ids) for n, test in enumerate(_tables(top, "test", MAX_TESTS))
-    )
+    tests = tuple(_test(test, n, aliases) for n, test in enumerate(_tables(top, "test", MAX_TESTS)))
     aliases.refuse_unused()
     return Policy(
         service=_text(top, "service"),
@@ -149,7 +149,7 @@ class _Aliases:
             return self._paths[text]
         if self._paths and _ALIAS.fullmatch(text):
             raise PolicyFault(
-                f"{shown(text)} is no alias of this file; a caller of that name is {self._own}/{text}"
+                f"{shown(text)} is no alias here; a caller of that name is {self._own}/{text}"
             )
         return text
 
@@ -182,35 +182,15 @@ def _deny(rule: dict[str, Any], place: int, aliases: _Aliases) -> Deny:
     )
 
 
-def _test(test: dict[str, Any], place: int, aliases: _Aliases, ids: set[str]) -> PolicyTest:
+def _test(test: dict[str, Any], place: int, aliases: _Aliases) -> PolicyTest:
     at = ("test", place)
     _known(test, _TEST, *at)
     try:
         principal = aliases.principal(_text(test, "as", *at), rule=False)
-        pattern = parse_principal(principal, aliases._own)  # noqa: SLF001 - one module
-        if None in pattern.segments or pattern.tail:
-            raise PolicyFault(f"{shown(principal)} is a pattern; a test is one caller")
     except PolicyFault as fault:
-        raise fault if fault.at else fault.under(*at, "as") from None
-    want = _text(test, "want", *at)
-    _refuse_unknown_want(want, ids, *at)
-    return PolicyTest(
-        _text(test, "name", *at), principal, _text(test, "do", *at), want, _mode(test, *at)
-    )
-
-
-def _refuse_unknown_want(want: str, ids: set[str], *at: str | int) -> None:
-    verdict, colon, which = want.partition(":")
-    if verdict not in {"allow", "deny", "open"} or (colon and verdict == "open"):
-        raise PolicyFault(
-            'write "allow", "allow:<rule id>", "deny", "deny:<reason>" or "open"', *at, "want"
-        )
-    if verdict == "allow" and colon and which not in ids:
-        raise PolicyFault(f"no rule has the id {shown(which)}", *at, "want")
-    if verdict == "deny" and colon and which not in set(Reason):
-        raise PolicyFault(
-            f"{shown(which)} is no reason; rule.none, rule.deny, token.mode, ...", *at, "want"
-        )
+        raise (fault if fault.at else fault.under(*at, "as")) from None
+    name, do, want = (_text(test, key, *at) for key in ("name", "do", "want"))
+    return PolicyTest(name, principal, do, want, _mode(test, *at))
 
 
 def _principals(rule: dict[str, Any], aliases: _Aliases, *at: str | int) -> tuple[str, ...]:

@@ -1,11 +1,11 @@
 """Trying a policy: its inline tests, and why one call is decided as it is.
 
-1. A trial takes the way of a real call: the request filter reads the target, open routes come first, then the rules.
-   The filter comes in as an argument, because policy and request know nothing of each other.
-2. A test that fails keeps its policy from being loaded, with one exception: where a `[[deny]]` overrules what a test
-   expects to be allowed. Deny rules are the emergency brake, and a brake must not depend on the tests being rewritten
-   first; the loader reports it instead.
-3. `explain` reads every rule by itself, without the index; so it also is what the index is held against.
+1. A trial goes the way of a real call: the request filter reads the target, open routes come
+   first, then the rules. The filter is an argument: policy and request know nothing of each other.
+2. A test that fails keeps its policy from being loaded, with one exception: where a `[[deny]]`
+   overrules what the test expects to be allowed. Deny rules are the emergency brake, which must
+   not wait until the tests are rewritten; the loader reports such a test instead.
+3. `explain` reads every rule by itself, without the index; so the index is held against it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zerotrust.core.errors import BadPolicy, Reason, RequestRejected
 from zerotrust.core.mode import Mode
 from zerotrust.core.policy.model import Allow, Decision, Deny, Policy, PolicyTest
 from zerotrust.core.policy.patterns import (
-    PolicyFault,
+    parse_caller,
     parse_principal,
     parse_route,
     shown,
@@ -28,7 +28,7 @@ from zerotrust.core.spiffe.ids import SpiffeId
 
 
 class ReadTarget(Protocol):
-    """What tells a canonical request target from any other: `zerotrust.core.request.parse_target`."""
+    """What reads a request target: `zerotrust.core.request.parse_target`."""
 
     def __call__(self, target: bytes, /) -> HasPath:
         """Return the decoded path or raise RequestRejected."""
@@ -104,7 +104,7 @@ class Reading:
 def try_call(
     policy: Policy, principal: SpiffeId, do: str, mode: Mode, read_target: ReadTarget
 ) -> Outcome:
-    """Decide a call written as in a test: `METHOD target`, `WS target` or `grpc:pkg.Service/Method`."""
+    """Decide a call written as in a test: `GET /orders/7?x=1`, `WS /echo`, `grpc:pkg.S/Method`."""
     method, path = split_call(do)
     if path.startswith("/"):
         try:
@@ -124,16 +124,18 @@ def run_tests(policy: Policy, read_target: ReadTarget) -> tuple[TestResult, ...]
         TestResult(
             test,
             try_call(
-                policy, caller_of(policy, test.principal), test.do, test.token, read_target
+                policy,
+                parse_caller(test.principal, policy.trust_domain),
+                test.do,
+                test.token,
+                read_target,
             ),
         )
         for test in policy.tests
     )
 
 
-def require_tests(
-    policy: Policy, read_target: ReadTarget, *, name: str
-) -> tuple[TestResult, ...]:
+def require_tests(policy: Policy, read_target: ReadTarget, *, name: str) -> tuple[TestResult, ...]:
     """Return the tests that a deny rule overrules; raise BadPolicy where any other fails."""
     results = run_tests(policy, read_target)
     failed = [result for result in results if not result.met and not result.overruled]
@@ -156,16 +158,7 @@ def explain(
         by_route = _first(rule.routes, lambda text: parse_route(text).covers(method, path))
         return Reading(rule, by_caller, by_route, isinstance(rule, Deny) or mode >= rule.token)
 
-    return tuple(read(rule) for rule in (*policy.deny, *policy.allow))
-
-
-def caller_of(policy: Policy, text: str) -> SpiffeId:
-    """Read one caller: a path of the policy's own trust domain or a full ID; raise PolicyFault."""
-    pattern = parse_principal(text, policy.trust_domain)
-    literal = tuple(segment for segment in pattern.segments if segment is not None)
-    if pattern.tail or len(literal) != len(pattern.segments):
-        raise PolicyFault(f"{shown(text)} is a pattern; name one caller")
-    return SpiffeId(pattern.trust_domain, literal)
+    return (*map(read, policy.deny), *map(read, policy.allow))
 
 
 def _first(texts: tuple[str, ...], covers: Callable[[str], bool]) -> str | None:
