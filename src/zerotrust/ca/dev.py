@@ -165,11 +165,13 @@ def _make(directory: Path, trust_domain: TrustDomain) -> None:
     init_ca(
         directory / _CA,
         trust_domain,
-        root_passphrase=secrets.token_bytes(32),  # kept nowhere: this root signs once
+        root_passphrase=secrets.token_bytes(32),  # kept nowhere
         passphrase=passphrase,
         now=clock.now(),
         dev=True,
     )
+    for root_key in (directory / _CA).glob("root-*.sealed"):
+        root_key.unlink()  # it signs once
     state = {"trust_domain": trust_domain.name}
     write_private(directory / _STATE, json.dumps(state).encode())
 
