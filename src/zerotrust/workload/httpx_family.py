@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
@@ -65,6 +66,8 @@ class _Calls:
         require_safe(options)
         if unknown := options.keys() - set(POOL_OPTIONS):
             raise ConfigurationError(f"unknown options: {', '.join(sorted(unknown))}")
+        if options.get("http2") and importlib.util.find_spec("h2") is None:
+            raise ConfigurationError("http2=True needs the h2 package: pip install h2")
         self._peers = Peers(peer, peers)
         self._mode = parse_mode(mode)
         self._cover = parse_cover(cover)

@@ -56,7 +56,8 @@ _UNSAFE_OPTIONS: Final = {
 def require_safe(options: MutableMapping[str, Any]) -> None:
     """Drop options that repeat what is so; raise UnsafeSetting for those that weaken it."""
     for name, why in _UNSAFE_OPTIONS.items():
-        if name in options and options.pop(name) not in (None, False):
+        value = options.pop(name, None)
+        if value is not None and not (name == "trust_env" and value is False):
             raise UnsafeSetting(f"{name}= cannot be set: {why}")
 
 
@@ -170,7 +171,11 @@ def asked_mode(body: bytes, mode: Mode) -> Mode | None:
 
 
 def identity_failure(exc: BaseException) -> ZeroTrustError | None:
-    """Return why the handshake was refused, if that lies below a library's error."""
+    """Return why the handshake was refused, if that lies below a library's error.
+
+    httpcore cuts `__cause__` on its way up, and keeps what it wrapped as its argument. The
+    context of an error is not followed: it may be a failure the application had dealt with.
+    """
     cause: BaseException | None = exc
     while cause is not None:
         if isinstance(cause, HandshakeRefused):
@@ -179,5 +184,6 @@ def identity_failure(exc: BaseException) -> ZeroTrustError | None:
             return cause
         if isinstance(cause, ssl.SSLCertVerificationError):
             return CertificateRejected(Reason.PEER_UNTRUSTED, cause.verify_message)
-        cause = cause.__cause__
+        wrapped = (arg for arg in cause.args if isinstance(arg, BaseException))
+        cause = cause.__cause__ or next(wrapped, None)
     return None
