@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -145,6 +146,17 @@ def _early_issuer(world: World) -> Chain:
     return world.chain(world.own.issue("web", issuer=issuer))
 
 
+def _outside_a_network(world: World) -> Chain:
+    network = x509.IPAddress(ip_network("10.0.0.0/8"))
+    constraints = x509.NameConstraints(permitted_subtrees=[network], excluded_subtrees=None)
+    issuer = world.own.intermediate("changed", extra=[(constraints, True)])
+    names = [
+        x509.UniformResourceIdentifier("spiffe://example.org/web"),
+        x509.IPAddress(ip_address("127.0.0.1")),
+    ]
+    return world.chain(world.own.issue("web", sans=names, issuer=issuer))
+
+
 NOT_AN_SVID = Reason.PEER_NOT_AN_SVID
 DAY = 86400
 
@@ -190,6 +202,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _leaf("an unknown critical extension", NOT_AN_SVID, extra=[(UNKNOWN, True)]),
     _patched("an extension twice", NOT_AN_SVID, b"\x06\x03\x55\x1d\x25", b"\x06\x03\x55\x1d\x11"),
     _patched("a negative serial number", NOT_AN_SVID, b"\x02\x01\x01", b"\x02\x01\xff", serial=1),
+    _patched("version 2", NOT_AN_SVID, b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x01"),
     _patched("version 1", NOT_AN_SVID, b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x00"),
     _patched(
         "a version there is not", NOT_AN_SVID, b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x09"
@@ -212,6 +225,12 @@ MUTANTS: tuple[Mutant, ...] = (
     _below("an issuer that is no CA", Reason.PEER_CHAIN, ca=False),
     _below("an issuer without basic constraints", Reason.PEER_CHAIN, ca=None),
     _below("an issuer without keyCertSign", Reason.PEER_CHAIN, key_usage=("crl_sign",)),
+    _below(
+        "an issuer whose key usage is not critical",
+        Reason.PEER_CHAIN,
+        openssl=True,
+        key_usage_critical=False,
+    ),
     _below("an issuer without key usage", Reason.PEER_CHAIN, openssl=True, omit=(x509.KeyUsage,)),
     _below(
         "an issuer with two URI SANs",
@@ -276,6 +295,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _constrained(
         "a constraint of names, not critical", critical=False, excluded=[x509.DNSName("web.test")]
     ),
+    Mutant("an address outside a permitted network", _outside_a_network, Reason.PEER_CHAIN),
     # whom it leads to
     Mutant("a CA that bears our CA's names", _by_the_stranger, Reason.PEER_UNTRUSTED),
     Mutant(

@@ -86,6 +86,7 @@ class ForgedAuthority:
             subject=common_name(f"{self.name} root"),
             key=key,
             ca=True,
+            eku=None,
             path_length=1,
             issuer="self",
             not_before=now - 86400,
@@ -188,7 +189,7 @@ class ForgedAuthority:
         if ca is not None:
             limit = path_length if ca else None
             wanted.append((x509.BasicConstraints(ca=ca, path_length=limit), True))
-        if eku is not None and not ca:
+        if eku is not None:
             wanted.append((x509.ExtendedKeyUsage(eku), False))
         if names:
             critical = not subject.rdns if san_critical is None else san_critical
@@ -216,6 +217,7 @@ class ForgedAuthority:
         defaults: dict[str, Any] = {
             "subject": common_name(name),
             "ca": True,
+            "eku": None,
             "path_length": 0,
             "issuer": "root",
             "not_before": self.now - 86400,

@@ -39,7 +39,6 @@ DEV_MARKER_OID: Final = rules.DEV_MARKER_OID
 _KEY_TYPES: Final = ("EC", "OKP", "RSA")
 _USES: Final = ("x509-svid", "wit-svid", "jwt-svid")
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-_MAX_SEQUENCE: Final = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -304,8 +303,8 @@ def _count(jwks: dict[str, Any], name: str) -> int | None:
     value = jwks.get(name)
     if value is None:
         return None
-    if type(value) is not int or not 0 <= value <= _MAX_SEQUENCE:
-        raise BadBundle(f"{name} is not a whole number")
+    if type(value) is not int or value < 0:
+        raise BadBundle(f"{name} is not a count")
     return value
 
 
@@ -319,8 +318,8 @@ def _is_self_signed(certificate: x509.Certificate) -> bool:
     if certificate.subject != certificate.issuer:
         return False
     try:
-        certificate.verify_directly_issued_by(certificate)
-    except Exception:  # noqa: BLE001 - a signature that cannot be checked is not its own
+        rules.require_issued_by(certificate, certificate)
+    except CertificateRejected:
         return False
     return True
 

@@ -11,7 +11,7 @@ import re
 from typing import Final, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, SignatureAlgorithmOID
@@ -58,7 +58,7 @@ def load_der(der: bytes) -> x509.Certificate:
         certificate = x509.load_der_x509_certificate(der)
         certificate.extensions  # noqa: B018 - parsed once here, cached by the object
         certificate.subject, certificate.issuer  # noqa: B018 - as above
-        positive = certificate.serial_number > 0
+        sound = certificate.version is x509.Version.v3 and certificate.serial_number > 0
     except (
         ValueError,
         TypeError,
@@ -68,8 +68,8 @@ def load_der(der: bytes) -> x509.Certificate:
         UserWarning,
     ) as exc:
         raise _not_an_svid(f"not a certificate: {exc}") from exc
-    if not positive:
-        raise _not_an_svid("the serial number is not positive")
+    if not sound:
+        raise _not_an_svid("not of version 3, or its serial number is not positive")
     return certificate
 
 
@@ -122,6 +122,16 @@ def require_validity(certificate: x509.Certificate, now: float) -> None:
         )
 
 
+def require_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
+    """Check the signature with an issuer whose key has been allowed; else PEER_UNTRUSTED."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError) as exc:
+        raise CertificateRejected(
+            Reason.PEER_UNTRUSTED, "a signature in the chain does not verify"
+        ) from exc
+
+
 def require_leaf(certificate: x509.Certificate) -> SpiffeId:
     """Apply the leaf rules of X509-SVID (sections 2 to 5); return the one identity it carries."""
     extensions = certificate.extensions
@@ -154,8 +164,8 @@ def require_ca(certificate: x509.Certificate) -> None:
     key_usage = _find(extensions, x509.KeyUsage)
     if constraints is None or not constraints.value.ca:
         raise _no_ca("basic constraints do not say CA")
-    if key_usage is None or not key_usage.value.key_cert_sign:
-        raise _no_ca("key usage does not hold keyCertSign")
+    if key_usage is None or not key_usage.critical or not key_usage.value.key_cert_sign:
+        raise _no_ca("key usage must be critical and hold keyCertSign")
     extended = _find(extensions, x509.ExtendedKeyUsage)
     if extended is not None and not _AUTHENTICATION.issubset(extended.value):
         raise _no_ca("extended key usage excludes serverAuth or clientAuth")
@@ -205,7 +215,10 @@ def _names_a_trust_domain(uri: str) -> bool:
 
 
 def _find(extensions: x509.Extensions, kind: type[_E]) -> x509.Extension[_E] | None:
-    return next((e for e in extensions if isinstance(e.value, kind)), None)
+    try:
+        return extensions.get_extension_for_class(kind)
+    except x509.ExtensionNotFound:
+        return None
 
 
 def _require_known(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
-from support.svid_corpus import OVERSIZE
 
+from support.svid_corpus import OVERSIZE
 from zerotrust.core.errors import BadBundle, Reason
 from zerotrust.core.jose import SigningKey
 from zerotrust.core.spiffe.bundle import (
@@ -135,9 +135,21 @@ def test_values_of_x5c_after_the_first_are_ignored(authority: ForgedAuthority) -
 
 @pytest.mark.parametrize(
     "member",
-    [{"kty": "oct"}, {"kty": DROP}, {"kty": "ec"}, {"kty": 7}, {"kty": ["EC"]}]
-    + [{"use": "sig"}, {"use": DROP}, {"use": "WIT-SVID"}, {"use": None}, {"use": ["wit-svid"]}]
-    + [{"kid": DROP}, {"kid": ""}, {"kid": None}],
+    [
+        {"kty": "oct"},
+        {"kty": DROP},
+        {"kty": "ec"},
+        {"kty": 7},
+        {"kty": ["EC"]},
+        {"use": "sig"},
+        {"use": DROP},
+        {"use": "WIT-SVID"},
+        {"use": None},
+        {"use": ["wit-svid"]},
+        {"kid": DROP},
+        {"kid": ""},
+        {"kid": None},
+    ],
     ids=str,
 )
 def test_an_element_of_an_unknown_kind_is_left_out_and_named(member: dict[str, object]) -> None:
@@ -166,11 +178,28 @@ def test_what_was_left_out_does_not_make_bundles_differ(authority: ForgedAuthori
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"[]", b"{}", b"null", b'{"keys": null}', b'{"keys": {}}', b'{"keys": "x"}']
-    + [b'{"keys": []', b'{"keys": []} x', b'{"keys": [], "keys": []}', b'\xef\xbb\xbf{"keys": []}']
-    + [b'{"keys": [{"kty": "EC", "kty": "EC"}]}', b'{"keys": [NaN]}', b'{"keys": ["\xff"]}']
-    + [b'{"keys": [1]}', b'{"keys": [null]}', b'{"keys": [[]]}', b'{"keys": ["EC"]}']
-    + [b'{"keys": ' + b"[" * 100_000, b'{"a": ' + b'{"a": ' * 30 + b"1" + b"}" * 31],
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"null",
+        b'{"keys": null}',
+        b'{"keys": {}}',
+        b'{"keys": "x"}',
+        b'{"keys": []',
+        b'{"keys": []} x',
+        b'{"keys": [], "keys": []}',
+        b'\xef\xbb\xbf{"keys": []}',
+        b'{"keys": [{"kty": "EC", "kty": "EC"}]}',
+        b'{"keys": [NaN]}',
+        b'{"keys": ["\xff"]}',
+        b'{"keys": [1]}',
+        b'{"keys": [null]}',
+        b'{"keys": [[]]}',
+        b'{"keys": ["EC"]}',
+        b'{"keys": ' + b"[" * 100000,
+        b'{"a": ' + b'{"a": ' * 30 + b"1" + b"}" * 31,
+    ],
     ids=lambda data: repr(data[:24]),
 )
 def test_what_is_no_jwks_is_refused(data: bytes) -> None:

@@ -76,9 +76,24 @@ def test_a_trust_domain_need_not_look_like_a_dns_name(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", "Example.org", "exämple.org", "example.org:443", "web@example.org", "[::1]", "::1"]
-    + ["example.org/", "example.org/web", "example.org?x", "example.org#x", "%65xample.org"]
-    + ["example.org\n", "\\example.org", "a/../b"],
+    [
+        "",
+        " ",
+        "Example.org",
+        "exämple.org",
+        "example.org:443",
+        "web@example.org",
+        "[::1]",
+        "::1",
+        "example.org/",
+        "example.org/web",
+        "example.org?x",
+        "example.org#x",
+        "%65xample.org",
+        "example.org\n",
+        "\\example.org",
+        "a/../b",
+    ],
 )
 def test_what_is_no_trust_domain_is_refused(name: str) -> None:
     for text in (name, f"spiffe://{name}"):
@@ -98,17 +113,46 @@ def test_another_scheme_is_refused(scheme: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "spiffe", "spiffe:", "spiffe:/", "spiffe://", "spiffe:///", "spiffe:///web"]
-    + ["spiffe:example.org/web", "spiffe:/example.org/web", "//example.org/web", "/web"]
-    + ["example.org/web", "spiffe://example.org", "spiffe://example.org/"]
-    + ["spiffe://example.org//", "spiffe://example.org//web", "spiffe://example.org/web/"]
-    + ["spiffe://example.org/a//b", "spiffe://example.org/.", "spiffe://example.org/.."]
-    + ["spiffe://example.org/./web", "spiffe://example.org/../web", "spiffe://example.org/a/."]
-    + ["spiffe://example.org/a/..", "spiffe://example.org/a/./b", "spiffe://example.org/a/../b"]
-    + ["spiffe://example.org/%2e%2e/web", "spiffe://example.org/a%2Fb", "spiffe://example.org/%"]
-    + ["spiffe://example.org/web?a=b", "spiffe://example.org/web#a", "spiffe://example.org?a"]
-    + ["spiffe://web@example.org/web", "spiffe://example.org:8443/web", "spiffe://[::1]/web"]
-    + ["spiffe://example.org\\web", "spiffe://example.org/web\x00", "spiffe://example.org/*"],
+    [
+        "",
+        "spiffe",
+        "spiffe:",
+        "spiffe:/",
+        "spiffe://",
+        "spiffe:///",
+        "spiffe:///web",
+        "spiffe:example.org/web",
+        "spiffe:/example.org/web",
+        "//example.org/web",
+        "/web",
+        "example.org/web",
+        "spiffe://example.org",
+        "spiffe://example.org/",
+        "spiffe://example.org//",
+        "spiffe://example.org//web",
+        "spiffe://example.org/web/",
+        "spiffe://example.org/a//b",
+        "spiffe://example.org/.",
+        "spiffe://example.org/..",
+        "spiffe://example.org/./web",
+        "spiffe://example.org/../web",
+        "spiffe://example.org/a/.",
+        "spiffe://example.org/a/..",
+        "spiffe://example.org/a/./b",
+        "spiffe://example.org/a/../b",
+        "spiffe://example.org/%2e%2e/web",
+        "spiffe://example.org/a%2Fb",
+        "spiffe://example.org/%",
+        "spiffe://example.org/web?a=b",
+        "spiffe://example.org/web#a",
+        "spiffe://example.org?a",
+        "spiffe://web@example.org/web",
+        "spiffe://example.org:8443/web",
+        "spiffe://[::1]/web",
+        "spiffe://example.org\\web",
+        "spiffe://example.org/web\x00",
+        "spiffe://example.org/*",
+    ],
 )
 def test_what_is_no_spiffe_id_is_refused(text: str) -> None:
     with pytest.raises(BadSpiffeId):
@@ -190,4 +234,4 @@ def test_a_malformed_id_is_a_value_error_of_the_malformed_kind() -> None:
 
 
 def test_trust_domains_sort_by_name() -> None:
-    assert sorted([TrustDomain("b"), TrustDomain("a")])[0] == TrustDomain("a")
+    assert sorted([TrustDomain("b"), TrustDomain("a")]) == [TrustDomain("a"), TrustDomain("b")]

@@ -6,17 +6,18 @@ import math
 import subprocess
 import time
 from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+
 from support.handshake import verified_by_openssl
 from support.svid_corpus import DAY, MUTANTS, OVERSIZE, Chain, Mutant, World
-
 from zerotrust.core.errors import CertificateRejected, Reason
-from zerotrust.core.spiffe import x509_svid
+from zerotrust.core.spiffe import certificate
 from zerotrust.core.spiffe.bundle import BundleSet, TrustBundle
 from zerotrust.core.spiffe.certificate import DEV_MARKER
 from zerotrust.core.spiffe.ids import TrustDomain
@@ -120,7 +121,12 @@ def _constrained(*permitted: x509.GeneralName) -> Callable[[World], Chain]:
     def make(world: World) -> Chain:
         constraints = x509.NameConstraints(permitted_subtrees=permitted, excluded_subtrees=None)
         issuer = world.own.intermediate("bound", extra=[(constraints, True)])
-        return world.chain(world.own.issue("web", dns=["a.web.test"], issuer=issuer))
+        names = [
+            x509.UniformResourceIdentifier("spiffe://example.org/web"),
+            x509.DNSName("a.web.test"),
+            x509.IPAddress(ip_address("127.0.0.1")),
+        ]
+        return world.chain(world.own.issue("web", sans=names, issuer=issuer))
 
     return make
 
@@ -138,6 +144,9 @@ GOOD: dict[str, Callable[[World], Chain]] = {
     "within a URI constraint": _constrained(x509.UniformResourceIdentifier("example.org")),
     "within a DNS constraint": _constrained(x509.DNSName("web.test")),
     "within a DNS subdomain constraint": _constrained(x509.DNSName(".web.test")),
+    "within a constraint on an address": _constrained(
+        x509.IPAddress(ip_network("127.0.0.0/8")), x509.IPAddress(ip_network("::1/128"))
+    ),
 }
 
 
@@ -168,11 +177,21 @@ def test_the_openssl_command_agrees(purpose: str, world: World, tmp_path: Path) 
     chain = world.good()
     leaf, issuing, root = (x509.load_der_x509_certificate(der) for der in chain.verified)
     files = {"leaf": leaf, "issuing": issuing, "root": root}
-    for name, certificate in files.items():
-        (tmp_path / name).write_bytes(certificate.public_bytes(Encoding.PEM))
+    for name, parsed in files.items():
+        (tmp_path / name).write_bytes(parsed.public_bytes(Encoding.PEM))
     subprocess.run(
-        ["openssl", "verify", "-x509_strict", "-purpose", purpose]
-        + ["-CAfile", "root", "-untrusted", "issuing", "leaf"],
+        [
+            "openssl",
+            "verify",
+            "-x509_strict",
+            "-purpose",
+            purpose,
+            "-CAfile",
+            "root",
+            "-untrusted",
+            "issuing",
+            "leaf",
+        ],
         cwd=tmp_path,
         check=True,
         capture_output=True,
@@ -234,6 +253,33 @@ def test_an_expired_anchor_vouches_for_nobody(way: Way, world: World) -> None:
     chain = Chain(svid.chain_der[:1], svid.chain_der, svid)
     assert refusal(way, chain, bundles) is Reason.PEER_EXPIRED
     assert way(chain, bundles, NOW - 1).id == svid.id
+
+
+@both
+def test_a_constraint_of_the_anchor_holds_for_leaves_below_a_nameless_issuer(
+    way: Way, world: World
+) -> None:
+    constraints = x509.NameConstraints(
+        permitted_subtrees=[x509.UniformResourceIdentifier("example.org"), x509.DNSName("a.test")],
+        excluded_subtrees=None,
+    )
+    root = world.own.issue(
+        subject=common_name("bound"),
+        issuer="self",
+        ca=True,
+        uris=(),
+        ttl=DAY,
+        extra=[(constraints, True)],
+    )
+    issuer = world.own.intermediate("below", issuer=root, uris=())
+    bundles = BundleSet([TrustBundle(world.own.trust_domain, root.chain, {})])
+    inside, outside = (
+        world.own.issue("web", dns=[name], issuer=issuer) for name in ("x.a.test", "x.b.test")
+    )
+    chain = Chain(inside.chain_der[:2], inside.chain_der, inside)
+    assert way(chain, bundles).id == inside.id
+    chain = Chain(outside.chain_der[:2], outside.chain_der, outside)
+    assert refusal(way, chain, bundles) is Reason.PEER_CHAIN
 
 
 @both
@@ -350,13 +396,13 @@ def test_inner_and_outer_signature_algorithm_must_agree(world: World) -> None:
 @pytest.fixture
 def signature_checks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     calls: list[object] = []
-    real = x509_svid._require_signatures
+    real = certificate.require_issued_by
 
-    def spy(path: tuple[x509.Certificate, ...]) -> None:
-        calls.append(path)
-        real(path)
+    def spy(subject: x509.Certificate, issuer: x509.Certificate) -> None:
+        calls.append((subject, issuer))
+        real(subject, issuer)
 
-    monkeypatch.setattr(x509_svid, "_require_signatures", spy)
+    monkeypatch.setattr(certificate, "require_issued_by", spy)
     return calls
 
 
@@ -364,7 +410,7 @@ def test_a_good_chain_has_its_signatures_checked(
     world: World, signature_checks: list[object]
 ) -> None:
     verify(world.good(), world.bundles)
-    assert len(signature_checks) == 1
+    assert len(signature_checks) == 2
 
 
 @pytest.mark.parametrize("where", ["leaf", "issuer"])
@@ -382,15 +428,13 @@ def test_no_signature_is_checked_in_a_chain_with_an_oversize_key(
 
 
 def test_signatures_are_checked_in_one_place_alone() -> None:
-    folder = Path(x509_svid.__file__).parent
+    folder = Path(certificate.__file__).parent
     places = {
         path.name: path.read_text().count("verify_directly_issued_by(")
         for path in folder.glob("*.py")
     }
-    assert {name: count for name, count in places.items() if count} == {
-        "x509_svid.py": 1,
-        "bundle.py": 1,  # whether a foreign anchor, its key already allowed, signed itself
-    }
+    assert {name for name, count in places.items() if count} == {"certificate.py"}
+    assert places["certificate.py"] == 1
 
 
 @pytest.mark.parametrize(
@@ -404,6 +448,20 @@ def test_an_rsa_issuer_outside_the_bounds_is_refused(
     chain = world.chain(world.partner.issue("web", issuer=issuer), world.partner)
     for way in WAYS:
         assert refusal(way, chain, world.bundles) is Reason.PEER_KEY
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@both
+@pytest.mark.parametrize("serial", [b"\x00", b"\xff"], ids=["zero", "negative"])
+def test_a_serial_number_that_the_library_only_warns_of_is_refused(
+    way: Way, serial: bytes, world: World
+) -> None:
+    svid = world.own.issue("web", serial=1)
+    leaf = svid.chain_der[0].replace(b"\x02\x01\x01", b"\x02\x01" + serial, 1)
+    chain = world.chain(svid)
+    patched = Chain((leaf, *chain.presented[1:]), (leaf, *chain.verified[1:]), svid)
+    way(chain, world.bundles)
+    assert refusal(way, patched, world.bundles) is Reason.PEER_NOT_AN_SVID
 
 
 def test_a_key_that_cannot_be_read_is_refused(world: World) -> None:
