@@ -165,7 +165,11 @@ class WorkloadIdentity:
 
     @classmethod
     def from_env(cls, *, on_alarm: OnAlarm | None = None) -> Self:
-        """Open what ZEROTRUST_IDENTITY names."""
+        """Return what ZEROTRUST_IDENTITY names: one identity for all who ask in this process.
+
+        A join token works once, so the server and the application's own clients share what it
+        bought. `on_alarm` is heeded from whoever asks first; `close` closes it for all.
+        """
         found = settings.from_environment()
         if found.identity is None:
             raise ConfigurationError(
@@ -179,7 +183,14 @@ class WorkloadIdentity:
                 "this is a worker of a multi-process server: each would spend the join token and "
                 "remember used proofs alone; start it with `zerotrust serve --workers N`"
             )
-        return cls.from_url(found.identity, dev=found.dev, on_alarm=on_alarm)
+        with _SHARING:
+            shared = _SHARED.get(found.identity)
+            if isinstance(shared, cls) and shared._gone is not None:
+                raise shared._gone
+            if not isinstance(shared, cls) or shared._held is None:
+                shared = cls.from_url(found.identity, dev=found.dev, on_alarm=on_alarm)
+                _SHARED[found.identity] = shared
+            return shared
 
     @property
     def current(self) -> Snapshot:
@@ -366,6 +377,8 @@ def _jitter() -> float:
 
 
 _ALIVE: Final[weakref.WeakSet[WorkloadIdentity]] = weakref.WeakSet()
+_SHARED: Final[dict[str, WorkloadIdentity]] = {}  # by URL, for from_env
+_SHARING: Final = threading.Lock()
 
 
 def _after_fork() -> None:
