@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from zerotrust.core.errors import ConfigurationError
+from zerotrust.core.errors import ConfigurationError, NotYetIssued
 from zerotrust.core.spiffe.ids import SpiffeId
 
 if TYPE_CHECKING:
@@ -16,9 +17,17 @@ SOCKET: Final = "admin.sock"
 
 
 def admin_of(directory: Path) -> AdminClient:
-    """Return the client of the CA that runs in `directory`."""
+    """Return the client of the CA that runs in `directory`; raise NotYetIssued when none does."""
     from zerotrust.ca.admin import AdminClient
 
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(directory / SOCKET))
+    except OSError as exc:
+        raise NotYetIssued(
+            f"no CA runs in {directory} ({exc.strerror or exc}); start it: "
+            f"zerotrust ca run {directory}, or name its folder with --ca"
+        ) from exc
     return AdminClient(directory / SOCKET)
 
 

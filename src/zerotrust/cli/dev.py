@@ -6,7 +6,7 @@ import dataclasses
 import os
 import resource
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -14,8 +14,6 @@ from zerotrust.cli.duration import Duration, spoken
 from zerotrust.cli.output import json_option, show, table
 from zerotrust.core.errors import ConfigurationError, Reason
 from zerotrust.core.spiffe.ids import TrustDomain
-
-NOT_FOUND: Final = 127  # what a shell says of a command that is not there
 
 _dir_option = click.option(
     "--dir",

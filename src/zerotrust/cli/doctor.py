@@ -1,13 +1,10 @@
-"""`zerotrust doctor`: find what is wrong on this machine. Exit 0 well, 4 warnings, 1 something fails.
+"""`zerotrust doctor`: find what is wrong on this machine. Exit 0 well, 4 warnings, 1 a failure.
 
 It spends nothing: a one-time token is looked at, never shown to the CA.
 """
 
 from __future__ import annotations
 
-import resource
-import ssl
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from zerotrust.cli.duration import spoken
+from zerotrust.cli.machine import Finding, machine
 from zerotrust.cli.output import json_option, show, table
 from zerotrust.core.errors import ZeroTrustError
 
@@ -23,12 +21,7 @@ if TYPE_CHECKING:
 
 WARNINGS: Final = 4
 FAILS: Final = 1
-MIN_OPENSSL: Final = (3, 2, 0)  # Argon2id
-MIN_FILES: Final = 1024  # descriptors: one per connection
 MAX_AHEAD: Final = 30.0  # seconds
-_PATCHES: Final = {(3, 11): 9, (3, 12): 4, (3, 13): 0, (3, 14): 0}  # ssl fixes we rely on
-
-Finding = tuple[str, str, str]  # ok | warning | fail, what, detail
 
 
 @click.command()
@@ -37,28 +30,13 @@ Finding = tuple[str, str, str]  # ok | warning | fail, what, detail
 @click.pass_context
 def command(ctx: click.Context, identity: str | None) -> None:
     """Check Python, OpenSSL, limits, package, clock, identity and CA. Exit 0, 4 (warn) or 1."""
-    findings = [*_here(), *_identity(identity)]
+    findings = [*machine(), *_identity(identity)]
     grades = {grade for grade, _, _ in findings}
     worst = FAILS if "fail" in grades else WARNINGS if "warning" in grades else 0
     rows = [{"grade": g, "check": c, "detail": d} for g, c, d in findings]
     then = "nothing: all is well" if not worst else "mend the first line that is not ok"
     show({"exit": worst, "checks": rows}, table(("", "CHECK", ""), findings), then=then)
     ctx.exit(worst)
-
-
-def _here() -> Iterator[Finding]:
-    from zerotrust import clock, plugins
-
-    major, minor, patch = sys.version_info[:3]
-    least = _PATCHES.get((major, minor), 0)
-    yield _grade(patch >= least, "python", f"{major}.{minor}.{patch}, at least .{least} wanted")
-    yield _grade(ssl.OPENSSL_VERSION_INFO[:3] >= MIN_OPENSSL, "openssl", ssl.OPENSSL_VERSION)
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    enough = soft == resource.RLIM_INFINITY or soft >= MIN_FILES
-    yield _grade(enough, "limits", f"{soft} open files, at least {MIN_FILES} wanted", "warning")
-    alarms = plugins.package_owner_alarms()
-    yield _grade(not alarms, "package", "; ".join(alarms) or "the files are zerotrust-kit's alone")
-    yield _grade(not clock.is_set_back(), "clock", "it does not run backwards")
 
 
 def _identity(identity: str | None) -> Iterator[Finding]:
@@ -113,7 +91,3 @@ def _tried(check: str, attempt: Callable[[], Finding]) -> Iterator[Finding]:
         yield attempt()
     except ZeroTrustError as exc:
         yield "fail", check, str(exc)
-
-
-def _grade(good: bool, check: str, detail: str, otherwise: str = "fail") -> Finding:
-    return ("ok" if good else otherwise), check, detail
