@@ -277,12 +277,9 @@ def _rsa_key(jwk: Mapping[str, Any]) -> _Checked:
     if n[:1] == b"\0" or e != _RSA_EXPONENT.to_bytes(3, "big"):
         raise _bad_key("RSA needs e = 65537 and the shortest n")
     modulus = int.from_bytes(n, "big")
-    if not _MIN_RSA_BITS <= modulus.bit_length() <= _MAX_RSA_BITS:
-        raise _bad_key(f"RSA of other than {_MIN_RSA_BITS} to {_MAX_RSA_BITS} bits")
-    try:
-        key = rsa.RSAPublicNumbers(_RSA_EXPONENT, modulus).public_key()
-    except ValueError as exc:
-        raise _bad_key("not an RSA key") from exc
+    if modulus % 2 == 0 or not _MIN_RSA_BITS <= modulus.bit_length() <= _MAX_RSA_BITS:
+        raise _bad_key(f"RSA with an even n or not of {_MIN_RSA_BITS} to {_MAX_RSA_BITS} bits")
+    key = rsa.RSAPublicNumbers(_RSA_EXPONENT, modulus).public_key()
     return key, {"e": jwk["e"], "n": jwk["n"]}, _RSA
 
 
