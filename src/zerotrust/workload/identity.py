@@ -185,9 +185,7 @@ class WorkloadIdentity:
             )
         with _SHARING:
             shared = _SHARED.get(found.identity)
-            if isinstance(shared, cls) and shared._gone is not None:
-                raise shared._gone
-            if not isinstance(shared, cls) or shared._held is None:
+            if not isinstance(shared, cls) or shared._is_over():  # noqa: SLF001 - our own class
                 shared = cls.from_url(found.identity, dev=found.dev, on_alarm=on_alarm)
                 _SHARED[found.identity] = shared
             return shared
@@ -364,6 +362,12 @@ class WorkloadIdentity:
         if self._on_alarm is not None:
             with contextlib.suppress(Exception):  # a broken log must not end renewal
                 self._on_alarm(str(reason), detail)
+
+    def _is_over(self) -> bool:
+        """Whether it was closed; in a forked child, raise what it is told instead."""
+        if self._gone is not None:
+            raise self._gone
+        return self._held is None
 
     def _abandon(self) -> None:
         """In a forked child: forget the parent's key, and say why there is none."""
