@@ -7,54 +7,40 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import (
     CertificateIssuerPrivateKeyTypes,
     CertificatePublicKeyTypes,
 )
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from zerotrust.core.jose import PublicJwk, SigningKey
+from zerotrust.core.jose import SigningKey
 from zerotrust.core.spiffe.bundle import BundleSet, TrustBundle
 from zerotrust.core.spiffe.certificate import DEV_MARKER
 from zerotrust.core.spiffe.ids import SpiffeId, TrustDomain
 from zerotrust.core.spiffe.x509_svid import X509Svid
 from zerotrust.core.tokens import profile
+from zerotrust.probe import raw
+from zerotrust.probe.raw import DROP, b64, common_name, jws, x509_jwk
 
 if TYPE_CHECKING:
     from zerotrust.workload.identity import Snapshot
 
+__all__ = ["BOTH", "DROP", "ForgedAuthority", "b64", "common_name", "jws", "x509_jwk"]
+
 BOTH: Final = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
-DROP: Final = object()  # as the value of a claim or header: leave it out
 SIGNS_CERTIFICATES: Final = ("key_cert_sign", "crl_sign")
-_USAGES: Final = (
-    "digital_signature",
-    "content_commitment",
-    "key_encipherment",
-    "data_encipherment",
-    "key_agreement",
-    "key_cert_sign",
-    "crl_sign",
-    "encipher_only",
-    "decipher_only",
-)
-_Hash: TypeAlias = hashes.SHA224 | hashes.SHA256 | hashes.SHA384 | hashes.SHA512
-_CURVE_HASHES: Final[dict[str, _Hash]] = {
-    "secp384r1": hashes.SHA384(),
-    "secp521r1": hashes.SHA512(),
-}
+
+Extension: TypeAlias = tuple[x509.ExtensionType, bool]  # the bool: critical
+Issuer: TypeAlias = "Literal['issuing', 'root', 'self'] | ForgedAuthority | X509Svid"
 
 
 class ForgedAuthority:
@@ -117,7 +103,7 @@ class ForgedAuthority:
             "spiffe_refresh_hint": 300,
             **members,
         }
-        return json.dumps({k: v for k, v in document.items() if v is not DROP}).encode()
+        return raw.json_bytes(document)
 
     def bundle_keys(self) -> list[dict[str, Any]]:
         """Return the JWKs of the bundle document: the root, then the WIT key."""
@@ -153,11 +139,11 @@ class ForgedAuthority:
         key_usage_critical: bool = True,
         subject: x509.Name | None = None,
         omit: Sequence[type[x509.ExtensionType]] = (),
-        extra: Sequence[tuple[x509.ExtensionType, bool]] = (),
-        issuer: Literal["issuing", "root", "self"] | ForgedAuthority | X509Svid = "issuing",
+        extra: Sequence[Extension] = (),
+        issuer: Issuer = "issuing",
         issuer_name: x509.Name | None = None,
         serial: int | None = None,
-        hash_algorithm: _Hash | None = None,
+        hash_algorithm: raw.Hash | None = None,
     ) -> X509Svid:
         """Sign a certificate; the defaults make a good leaf for `path_or_id`, one hour from `now`.
 
@@ -169,33 +155,19 @@ class ForgedAuthority:
         private = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([]) if subject is None else subject
         signer = self._signer(issuer, subject, private)
-        names = sans
-        if names is None:
-            names = [
-                *map(x509.UniformResourceIdentifier, [str(identity)] if uris is None else uris),
-                *(x509.DNSName(name) for name in dns),
-            ]
-        usages = key_usage
-        if usages is None:
-            usages = SIGNS_CERTIFICATES if ca else ("digital_signature",)
-        wanted: list[tuple[x509.ExtensionType, bool]] = [
-            (
-                x509.KeyUsage(**{usage: usage in usages for usage in _USAGES}),
-                key_usage_critical,
-            ),
+        if sans is None:
+            sans = _sans([str(identity)] if uris is None else uris, dns)
+        if key_usage is None:
+            key_usage = SIGNS_CERTIFICATES if ca else ("digital_signature",)
+        named: list[Extension] = [
+            (raw.key_usage(key_usage), key_usage_critical),
+            *_purpose(ca=ca, path_length=path_length, eku=eku),
+            *_named(sans, critical=not subject.rdns if san_critical is None else san_critical),
             (x509.SubjectKeyIdentifier.from_public_key(public_key or private.public_key()), False),
             (x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key()), False),
+            *([(DEV_MARKER, False)] if self.dev else []),
+            *extra,
         ]
-        if ca is not None:
-            limit = path_length if ca else None
-            wanted.append((x509.BasicConstraints(ca=ca, path_length=limit), True))
-        if eku is not None:
-            wanted.append((x509.ExtendedKeyUsage(eku), False))
-        if names:
-            critical = not subject.rdns if san_critical is None else san_critical
-            wanted.append((x509.SubjectAlternativeName(names), critical))
-        if self.dev:
-            wanted.append((DEV_MARKER, False))
         start = self.now - 30 if not_before is None else not_before
         builder = (
             x509.CertificateBuilder()
@@ -203,13 +175,13 @@ class ForgedAuthority:
             .issuer_name(issuer_name or signer.name)
             .public_key(public_key or private.public_key())
             .serial_number(x509.random_serial_number() if serial is None else serial)
-            .not_valid_before(_moment(start))
-            .not_valid_after(_moment((self.now if not_before is None else start) + ttl))
+            .not_valid_before(raw.moment(start))
+            .not_valid_after(raw.moment((self.now if not_before is None else start) + ttl))
         )
-        for extension, critical in [*wanted, *extra]:
+        for extension, critical in named:
             if not isinstance(extension, tuple(omit)):
                 builder = builder.add_extension(extension, critical=critical)
-        certificate = builder.sign(signer.key, hash_algorithm or _hash_for(signer.key))
+        certificate = builder.sign(signer.key, hash_algorithm or raw.hash_for(signer.key))
         return X509Svid(identity, (certificate, *signer.chain), private)
 
     def intermediate(self, name: str = "intermediate", **knobs: Any) -> X509Svid:
@@ -283,6 +255,8 @@ class ForgedAuthority:
         `x5t` is the thumbprint of the caller's leaf. Overrides as for `wit`.
         """
         issued_at = int(self.now if now is None else now)
+        if ttl is None:
+            ttl = profile.BOUND_MINT_LIFETIME if method is None else profile.PROOF_MINT_LIFETIME
         right: dict[str, Any] = {
             "aud": aud,
             "jti": secrets.token_urlsafe(16),
@@ -294,7 +268,7 @@ class ForgedAuthority:
             right |= {"htm": method, "iat": issued_at}
         if target is not None:
             right[profile.TARGET] = b64(hashlib.sha256(target).digest())
-        right["exp"] = int(issued_at + (ttl or (120 if method is None else 30)))
+        right["exp"] = int(issued_at + ttl)
         return jws(
             {"alg": key.alg, "typ": "wpt+jwt", **(header or {})},
             {**right, **(claims or {}), **overrides},
@@ -329,7 +303,7 @@ class ForgedAuthority:
 
     def _signer(
         self,
-        issuer: Literal["issuing", "root", "self"] | ForgedAuthority | X509Svid,
+        issuer: Issuer,
         subject: x509.Name,
         key: CertificateIssuerPrivateKeyTypes,
     ) -> _Signer:
@@ -347,41 +321,6 @@ class ForgedAuthority:
         return _Signer(svid.chain[0].subject, svid.key, svid.chain)
 
 
-def common_name(text: str) -> x509.Name:
-    """Return a name of one common name."""
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-
-def x509_jwk(certificate: x509.Certificate, **members: object) -> dict[str, Any]:
-    """Return the `x509-svid` JWK of an anchor; members replace or (DROP) leave out."""
-    key = certificate.public_key()
-    if isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
-        right: dict[str, Any] = dict(PublicJwk.from_key(key).as_dict())
-    elif isinstance(key, rsa.RSAPublicKey):
-        numbers = key.public_numbers()
-        right = {
-            "kty": "RSA",
-            "n": b64(numbers.n.to_bytes(key.key_size // 8 + 1, "big").lstrip(b"\0")),
-            "e": b64(numbers.e.to_bytes(3, "big").lstrip(b"\0")),
-        }
-    else:
-        right = {"kty": "unknown"}
-    x5c = [base64.b64encode(certificate.public_bytes(Encoding.DER)).decode()]
-    jwk = {**right, "use": "x509-svid", "x5c": x5c, **members}
-    return {name: value for name, value in jwk.items() if value is not DROP}
-
-
-def jws(header: Mapping[str, Any], claims: Mapping[str, Any], key: SigningKey) -> str:
-    """Sign a compact JWS over exactly these members (less those that are DROP), unchecked."""
-    signing_input = b".".join(b64(_json(part)).encode() for part in (header, claims))
-    return f"{signing_input.decode()}.{b64(key.sign(signing_input))}"
-
-
-def b64(data: bytes) -> str:
-    """Unpadded base64url."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
 @dataclass(frozen=True)
 class _Signer:
     """Whose name and key are on a certificate, and what its subject presents after itself."""
@@ -391,17 +330,18 @@ class _Signer:
     chain: tuple[x509.Certificate, ...]
 
 
-def _json(members: Mapping[str, Any]) -> bytes:
-    kept = {name: value for name, value in members.items() if value is not DROP}
-    return json.dumps(kept, separators=(",", ":")).encode()
+def _sans(uris: Iterable[str], dns: Iterable[str]) -> list[x509.GeneralName]:
+    return [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, dns)]
 
 
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(int(seconds), UTC)
+def _purpose(
+    *, ca: bool | None, path_length: int | None, eku: Sequence[x509.ObjectIdentifier] | None
+) -> Iterable[Extension]:
+    if ca is not None:
+        yield x509.BasicConstraints(ca=ca, path_length=path_length if ca else None), True
+    if eku is not None:
+        yield x509.ExtendedKeyUsage(eku), False
 
 
-def _hash_for(key: CertificateIssuerPrivateKeyTypes) -> _Hash | None:
-    if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey):
-        return None
-    curve = key.curve.name if isinstance(key, ec.EllipticCurvePrivateKey) else ""
-    return _CURVE_HASHES.get(curve, hashes.SHA256())
+def _named(sans: Sequence[x509.GeneralName], *, critical: bool) -> list[Extension]:
+    return [(x509.SubjectAlternativeName(sans), critical)] if sans else []
