@@ -34,7 +34,8 @@ from zerotrust.core.spiffe.ids import SpiffeId
 from zerotrust.core.spiffe.name_constraints import require_permitted
 
 MAX_LIFETIME: Final = 24 * 3600 + 60  # seconds; leaf cap: 24 h plus backdate
-MAX_CHAIN: Final = 4  # certificates as presented; the anchor may come on top
+MAX_CHAIN: Final = 4  # certificates as presented
+MAX_PATH: Final = MAX_CHAIN + 1  # with the anchor on top
 MAX_CHAIN_BYTES: Final = 32 * 1024
 MAX_KEY_PEM_BYTES: Final = 16 * 1024
 
@@ -139,7 +140,7 @@ def accept_leaf(
     `now` and `max_lifetime` in seconds. Raises CertificateRejected.
     """
     # 1. Limits, then the leaf alone (X509-SVID sections 2 to 5).
-    _require_size(verified_chain, MAX_CHAIN + 1)
+    _require_size(verified_chain)
     leaf = rules.load_der(verified_chain[0])
     identity = _require_leaf(leaf, now, max_lifetime)
     # 2. The path ends in the leaf's own trust domain (X509-SVID section 5.1).
@@ -163,10 +164,11 @@ def verify_x509_svid(
 ) -> VerifiedSvid:
     """Verify a chain (DER, leaf first, as presented; the anchor need not be in it) on our own.
 
+    The `chain_der` of a VerifiedSvid may be verified again, against newer bundles or a later time.
     `now` and `max_lifetime` in seconds. Raises CertificateRejected.
     """
     # 1. Limits, then the leaf alone (X509-SVID sections 2 to 5).
-    _require_size(chain, MAX_CHAIN)
+    _require_size(chain)
     leaf = rules.load_der(chain[0])
     identity = _require_leaf(leaf, now, max_lifetime)
     presented = (leaf, *map(_load_issuer, chain[1:]))
@@ -241,8 +243,8 @@ def _paths_to(bundle: TrustBundle, presented: _Path) -> list[_Path]:
         for anchor in bundle.anchors_named(certificate.subject):
             if anchor.public_key() == certificate.public_key():
                 return [(*presented[:position], anchor)]
-    if presented[-1].issuer == presented[-1].subject:
-        return []  # a root, and none of these
+    if presented[-1].issuer == presented[-1].subject or len(presented) > MAX_CHAIN:
+        return []  # a root, and none of these; or no room for one
     named = bundle.anchors_named(presented[-1].issuer)
     return [(*presented, anchor) for anchor in named[:_MAX_PATHS]]
 
@@ -263,11 +265,11 @@ def _untrusted(identity: SpiffeId, *, elsewhere: bool) -> CertificateRejected:
     )
 
 
-def _require_size(chain: Sequence[bytes], limit: int) -> None:
+def _require_size(chain: Sequence[bytes]) -> None:
     if not chain:
         raise CertificateRejected(Reason.PEER_NONE, "no certificate")
-    if len(chain) > limit:
-        raise CertificateRejected(Reason.PEER_CHAIN, f"more than {limit} certificates")
+    if len(chain) > MAX_PATH:
+        raise CertificateRejected(Reason.PEER_CHAIN, f"more than {MAX_PATH} certificates")
     if sum(map(len, chain)) > MAX_CHAIN_BYTES:
         raise CertificateRejected(Reason.PEER_CHAIN, f"more than {MAX_CHAIN_BYTES} bytes")
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from support.handshake import verified_by_openssl
 from support.svid_corpus import OVERSIZE
 from zerotrust.core.errors import BadBundle, Reason
 from zerotrust.core.jose import SigningKey
@@ -479,6 +483,44 @@ def test_a_foreign_anchor_that_did_not_sign_itself_is_left_out(
     assert screened(authority, foreign, foreign.issuing) == (1, 1)
     assert screened(authority, foreign, claimed) == (1, 1)
     assert screened(authority, foreign, pretending) == (1, 1)
+
+
+def _our_issuing(authority: ForgedAuthority, foreign: ForgedAuthority) -> X509Svid:
+    return authority.issuing
+
+
+def _our_issuers_name(authority: ForgedAuthority, foreign: ForgedAuthority) -> X509Svid:
+    return _nameless_key(foreign, authority.issuing.chain[0].subject)
+
+
+def _our_roots_name(authority: ForgedAuthority, foreign: ForgedAuthority) -> X509Svid:
+    return _nameless_key(foreign, authority.root.subject)
+
+
+def _nameless_key(foreign: ForgedAuthority, subject: x509.Name) -> X509Svid:
+    """Without key identifiers, so that OpenSSL goes by the name alone."""
+    omit = (x509.SubjectKeyIdentifier, x509.AuthorityKeyIdentifier)
+    return ca(foreign, subject=subject, omit=omit)
+
+
+@pytest.mark.parametrize(
+    ("disturbing", "breaks"),
+    [(_our_issuing, False), (_our_issuers_name, True), (_our_roots_name, True)],
+)
+def test_home_handshakes_go_on_whatever_a_partner_publishes(
+    disturbing: Callable[[ForgedAuthority, ForgedAuthority], X509Svid], breaks: bool
+) -> None:
+    home, away = (ForgedAuthority(name, now=time.time()) for name in ("example.org", "a.test"))
+    anchor = disturbing(home, away).chain[0]
+    published = TrustBundle(away.trust_domain, (anchor, away.root), {})
+    client, server = home.issue("web"), home.issue("server")
+    screened = screen_foreign(home.bundle, client.chain, published)
+    assert len(screened.alarms) == 1
+    for foreign, held in ((published, not breaks), (screened.bundle, True)):
+        anchors = [*foreign.x509_authorities, home.root]
+        verified = verified_by_openssl(client.chain_der, client, server, anchors)
+        assert (verified is not None) is held
+    assert verified == home.chain_der(client)
 
 
 def test_an_alarm_names_the_anchor_and_its_domain(

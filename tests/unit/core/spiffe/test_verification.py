@@ -348,6 +348,31 @@ def test_a_chain_of_too_many_certificates_is_refused_unparsed(way: Way, world: W
     )
 
 
+def deep(depth: int) -> tuple[Chain, BundleSet]:
+    """A root without path length and `depth` certificates below it, the leaf included."""
+    authority = ForgedAuthority("example.org", now=NOW, name="deep")
+    issuer = authority.issue(
+        subject=common_name("0"), issuer="self", ca=True, uris=(), ttl=DAY, not_before=NOW - 60
+    )
+    root = issuer.chain[0]
+    for level in range(1, depth):
+        issuer = authority.intermediate(str(level), issuer=issuer, path_length=None)
+    svid = authority.issue("web", issuer=issuer)
+    presented = svid.chain_der[:-1]
+    bundle = TrustBundle(authority.trust_domain, (root,), {})
+    assert len(presented) == depth
+    return Chain(presented, (*presented, svid.chain_der[-1]), svid), BundleSet([bundle])
+
+
+@both
+def test_four_certificates_below_the_anchor_are_accepted_and_five_are_not(way: Way) -> None:
+    chain, bundles = deep(4)
+    verified = way(chain, bundles)
+    assert verify_x509_svid(verified.chain_der, bundles, NOW) == verified
+    chain, bundles = deep(5)
+    assert refusal(way, chain, bundles) in {Reason.PEER_CHAIN, Reason.PEER_UNTRUSTED}
+
+
 @both
 def test_a_chain_of_too_many_bytes_is_refused_unparsed(way: Way, world: World) -> None:
     big = (b"\0" * (32 * 1024 + 1),)
