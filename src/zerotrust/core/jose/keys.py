@@ -202,6 +202,11 @@ _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"
 _MIN_RSA_BITS: Final = 2048
 _MAX_RSA_BITS: Final = 4096
 _RSA_EXPONENT: Final = 65537
+# CVE-2017-15361: both primes, and so n, are powers of 65537 modulo every one of these.
+_ROCA: Final = {
+    prime: frozenset(pow(_RSA_EXPONENT, power, prime) for power in range(prime))
+    for prime in (11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157)
+}
 _ED25519_BYTES: Final = 32
 _P: Final = 2**255 - 19
 _D: Final = -121665 * pow(121666, -1, _P) % _P
@@ -279,6 +284,8 @@ def _rsa_key(jwk: Mapping[str, Any]) -> _Checked:
     modulus = int.from_bytes(n, "big")
     if modulus % 2 == 0 or not _MIN_RSA_BITS <= modulus.bit_length() <= _MAX_RSA_BITS:
         raise _bad_key(f"RSA with an even n or not of {_MIN_RSA_BITS} to {_MAX_RSA_BITS} bits")
+    if all(modulus % prime in powers for prime, powers in _ROCA.items()):
+        raise _bad_key("an RSA key of the ROCA family, which can be factored")
     key = rsa.RSAPublicNumbers(_RSA_EXPONENT, modulus).public_key()
     return key, {"e": jwk["e"], "n": jwk["n"]}, _RSA
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from typing import Any
 
@@ -119,6 +120,19 @@ def test_a_key_with_one_fault_is_refused(jwk: dict[str, Any]) -> None:
     with pytest.raises(MalformedError) as caught:
         PublicJwk.parse(jwk, allow_rsa=True)
     assert caught.value.reason is Reason.BAD_KEY
+
+
+def test_an_rsa_key_of_the_roca_family_is_refused() -> None:
+    period = math.prod((11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157))
+    family = pow(65537, 5, period) + (2**2047 // period + 1) * period
+    modulus = family if family % 2 else family + period
+    for n, spoiled in ((modulus, True), (modulus + 2, False)):
+        jwk = RSA | {"n": b64url_encode(n.to_bytes(256, "big"))}
+        if not spoiled:
+            assert PublicJwk.parse(jwk, allow_rsa=True).kty == "RSA"
+            continue
+        with pytest.raises(MalformedError, match="ROCA"):
+            PublicJwk.parse(jwk, allow_rsa=True)
 
 
 def _low_order() -> list[bytes]:

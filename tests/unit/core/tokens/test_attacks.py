@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
@@ -40,6 +40,9 @@ from zerotrust.core.spiffe.bundle import BundleSet
 from zerotrust.core.tokens.wit import verify_wit
 from zerotrust.core.tokens.wpt import verify_wpt
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 WIT = seal(wit_header(), wit_claims(), ISSUER)
 VERIFIED = verify_wit(WIT, BUNDLES, NOW)
 WPT = seal(wpt_header(), wpt_claims(WIT), WORKLOAD)
@@ -58,7 +61,9 @@ def wpt_refusal(token: str) -> Reason:
     return caught.value.reason
 
 
-def both(header: dict[str, object], claims: dict[str, object] | str | None = None) -> set[Reason]:
+def both(
+    header: Mapping[str, object], claims: Mapping[str, object] | str | None = None
+) -> set[Reason]:
     """The reasons for which a WIT and a WPT with these changes are refused."""
     if isinstance(claims, str):
         wit_body: object = json_with(wit_claims(), claims)

@@ -86,11 +86,12 @@ def test_a_minted_proof_verifies_to_what_it_says() -> None:
 
 
 def test_the_tokens_that_are_minted_for_are_covered() -> None:
-    for mint, more in (
+    cases: tuple[tuple[Any, dict[str, Any]], ...] = (
         (mint_bound, {}),
         (mint_proof, {"method": "GET", "target": TARGET, "issued_at": NOW}),
-    ):
-        token = mint(  # type: ignore[operator]
+    )
+    for mint, more in cases:
+        token = mint(
             wit=WIT,
             key=WORKLOAD,
             audience=URI,
@@ -162,7 +163,8 @@ def test_a_kid_has_no_place_in_a_wpt() -> None:
 
 def test_no_audience_means_nobody() -> None:
     token = seal(wpt_header(), wpt_claims(WIT), WORKLOAD)
-    for audiences in ((), [], frozenset(), ""):
+    nobody: tuple[Any, ...] = ((), [], frozenset(), "")
+    for audiences in nobody:
         assert refusal(token, audiences=audiences) is Reason.TOKEN_AUDIENCE
 
 
@@ -232,7 +234,15 @@ def test_other_hashes_that_are_no_object_are_refused(oth: object) -> None:
     assert claims_refusal(wpt_claims(WIT, oth=oth)) is Reason.TOKEN_CLAIM
 
 
-CONFIRMATIONS = [None, [], {}, "x", {"jkt": "x"}, {"x5t#S256": 1}, {"x5t#S256": X5T, "jkt": "x"}]
+CONFIRMATIONS: list[object] = [
+    None,
+    [],
+    {},
+    "x",
+    {"jkt": "x"},
+    {"x5t#S256": 1},
+    {"x5t#S256": X5T, "jkt": "x"},
+]
 
 
 @pytest.mark.parametrize("cnf", CONFIRMATIONS)
