@@ -34,7 +34,7 @@ class FailureBudget:
     that failed longest ago is forgotten first.
     """
 
-    def __init__(self, size: int = 50, per_second: float = 5.0, peers: int = 4096) -> None:
+    def __init__(self, size: int = 200, per_second: float = 20.0, peers: int = 4096) -> None:
         self._size, self._per_second, self._peers = size, per_second, peers
         self._spent: dict[str, tuple[float, float]] = {}  # peer -> (failures, when counted)
 

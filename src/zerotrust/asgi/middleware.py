@@ -157,7 +157,7 @@ class Protected:
         self.policy: Final = self._follow(policy)
         self._authorities: Final = tuple(authorities)
         self._cover: Final = tuple(cover)
-        self._started_at: Final = clock.now()
+        self.started_at: Final = clock.now()
         self._failures: Final = FailureBudget()
         self._policy_in_force = self.policy.current
         self._guards: dict[Listener, Guard] = {}
@@ -333,7 +333,8 @@ class Protected:
     ) -> str:
         """Write the audit line; return the id that the peer is told."""
         error, refusal_id = refused.error, secrets.token_hex(8)
-        path = target.partition(b"?")[0]
+        path = printable(target.partition(b"?")[0][:_PATH_BYTES], _PATH_BYTES)
+        route = path if refused.route in {None, "*"} else refused.route
         self.audit.refused(
             AuditEvent(
                 at=now,
@@ -343,7 +344,7 @@ class Protected:
                 code=error.code,
                 detail=error.detail,
                 peer=(connection.name or connection.address) if connection is not None else "",
-                route=refused.route or printable(path[:_PATH_BYTES], _PATH_BYTES),
+                route=route or "",
                 rule=refused.rule or "",
                 micros=micros,
             )
@@ -369,7 +370,7 @@ class Protected:
                 authorities=self._authorities_at(snapshot, connection.listener),
                 bundles=snapshot.bundles,
                 policy=policy,
-                started_at=self._started_at,
+                started_at=self.started_at,
                 covered=self._cover,
             )
         return guard

@@ -64,13 +64,19 @@ def websocket_protocol(name: str = "auto") -> type[asyncio.Protocol] | None:
 class _Watch(_Base):
     """What every connection of ours has: a peer that was proved, and a timer."""
 
+    # Slots: CPython gives up the fast layout of an object with more than 30 attributes in its
+    # dict, and uvicorn's own are 28.
+    __slots__ = ("_timer", "_waiting", "connection")
+
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
     connection: Connection
-    _timer: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None
+    _waiting: tuple[object, float] | None  # for the request after this one, since when
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Read the peer from the TLS object; without one the connection ends here."""
+        self._timer = self._waiting = None
         self.connection = Connection(transport)
         super().connection_made(transport)
         if self.connection.peer is None:
@@ -117,10 +123,11 @@ class _Watch(_Base):
 class _HttpWatch(_Watch):
     """The watch over an HTTP/1.1 connection, and its hand-over to a WebSocket."""
 
+    __slots__ = ()
+
     cycle: Any
     timeout_keep_alive_task: asyncio.TimerHandle | None
     ws_protocol_class: Any
-    _waiting: tuple[object, float] | None = None  # for the request after this one, since when
 
     def _is_busy(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -144,6 +151,8 @@ class _HttpWatch(_Watch):
 
 class _WebSocketWatch(_Watch):
     """The watch over a WebSocket; it is busy from its handshake on."""
+
+    __slots__ = ()
 
     app: Any
 
@@ -177,6 +186,8 @@ def _httptools() -> type[asyncio.Protocol]:
 
     class SpiffeHttpTools(_HttpWatch, HttpToolsProtocol):
         """HTTP/1.1 by httptools."""
+
+        __slots__ = ()
 
         def on_url(self, url: bytes) -> None:
             """Keep the target as sent; called again when it came in pieces."""

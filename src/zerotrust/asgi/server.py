@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import ipaddress
+import math
 import socket
 import ssl
 import sys
@@ -94,6 +96,7 @@ class Server(uvicorn.Server):
         config = self.config
         if config.protected is None or not sockets:
             raise ConfigurationError("the server needs a loaded configuration and a bound socket")
+        await _second_after_start(config.protected)
         protocol_class: Any = config.http_protocol_class
         protocol = functools.partial(
             protocol_class,
@@ -172,6 +175,15 @@ def refuse_unshared_proofs(policy: Policy) -> None:
             "the policy asks for `proof` tokens, and each worker would remember used proofs for "
             "itself, so a stolen proof would work once per worker: use --workers 1"
         )
+
+
+async def _second_after_start(protected: Protected) -> None:
+    """Wait until a proof minted now can be told from one minted before we began to remember.
+
+    `iat` counts whole seconds, so a proof of our first, broken second would look older than us.
+    """
+    if protected.policy.current.needs_proof:
+        await asyncio.sleep(max(0.0, math.ceil(protected.started_at) - clock.now()))
 
 
 def _is_loopback(host: str) -> bool:

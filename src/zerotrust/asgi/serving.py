@@ -35,6 +35,7 @@ from zerotrust.audit import AuditLog, JsonLinesSink
 from zerotrust.core.errors import ConfigurationError
 from zerotrust.workload.identity import WorkloadIdentity
 from zerotrust.workload.policy_file import PolicyFile
+from zerotrust.workload.snapshot_feed import SnapshotFeed
 
 _STDERR: Final = 2
 _IDENTITY: Final = "ZEROTRUST_IDENTITY"
@@ -82,8 +83,6 @@ class Serving:
             return _run(config, sock)
 
     def _lead(self, plan: uvicorn.Config, arguments: Sequence[str]) -> int:
-        from zerotrust.workload.snapshot_feed import SnapshotFeed
-
         count = 1 if plan.should_reload else plan.workers
         with WorkloadIdentity.from_url(self._identity_url()) as identity:
             require_servable(identity.current, plan.host)

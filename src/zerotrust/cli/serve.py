@@ -17,8 +17,8 @@ from uvicorn.main import main as uvicorn_command
 
 from zerotrust.asgi.serving import Serving
 from zerotrust.asgi.workers import INHERIT, Inheritance
-from zerotrust.cli.hygiene import harden
 from zerotrust.core.errors import UnsafeSetting
+from zerotrust.workload.hygiene import environment_warnings, harden_process
 
 _KEYS: Final = "keys, certificates and trust come from --identity, which renews them"
 REFUSED: Final = {  # uvicorn's option -> why it has no place here
@@ -76,7 +76,9 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     APP is module:attribute. It is either bare and gets --policy, or protects itself.
     """
     _refuse_weakening(ctx)
-    harden()
+    harden_process()
+    for warning in environment_warnings():
+        click.echo(f"warning: {warning}", err=True)
     inherit = given.pop("inherit")
     ours = {
         name: given.pop(name)
