@@ -283,7 +283,7 @@ mode = "enforce"
 
 [[allow]]
 id = "members"
-from = ["/..."]
+from = ["..."]
 to = ["POST /v1/renew", "GET /v1/bundle"]
 token = "bound"
 '''.encode(),
@@ -298,6 +298,13 @@ class _Unsignalled(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone."""
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End gracefully, then cut off whoever does not let go."""
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
 
 
 class _MutualServer(_Unsignalled, Server):
@@ -393,7 +400,7 @@ class _UnixServer(_Unsignalled):
 _QUIET: Final[dict[str, Any]] = {
     "log_config": None,
     "access_log": False,
-    "timeout_graceful_shutdown": 5,
+    "timeout_graceful_shutdown": 2,
 }
 
 
