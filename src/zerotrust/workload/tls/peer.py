@@ -79,6 +79,7 @@ class _Checked:
     """What our two TLS classes share: a handshake that ends with our check."""
 
     _sslobj: Any
+    _context: ssl.SSLContext  # of a socket that is not connected
     _terms: Terms | None = None  # none given, none fulfilled
     _proven: bool = False
     _peer: VerifiedSvid | None = None
@@ -142,7 +143,7 @@ class _Checked:
     @property
     def context(self) -> ssl.SSLContext:
         """The context this object was made by; it cannot be swapped."""
-        return self._terms.front if self._terms is not None else self._sslobj.context
+        return self._context if self._terms is None else self._terms.front
 
     @context.setter
     def context(self, _: ssl.SSLContext) -> None:
