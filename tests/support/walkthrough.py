@@ -3,7 +3,8 @@
 1. A line that begins with `$ ` is a command, what follows is what it prints; `...` stands for
    anything.
 2. A command that serves (`zerotrust serve`) runs until the end; the next one waits for its port.
-3. The ports of the page are replaced by free ones, in a copy of its folder.
+3. A block of another language after a paragraph that says "in `name`" is the content of that file.
+4. The ports of the page are replaced by free ones, in a copy of its folder.
 """
 
 from __future__ import annotations
@@ -21,18 +22,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PORT = re.compile(r"\b84\d\d\b")
+FILE = re.compile(
+    r"^[^\n`]*in `([a-z_]+\.[a-z]+)`[^`]*\n\n```(?:python|toml)\n(.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 SECONDS = 40
 
 
-def walk(page: Path, folder: Path, stage: Path) -> int:
-    """Run the page in a copy of `folder` below `stage`; return how many commands ran."""
-    here = stage / folder.name
-    shutil.copytree(folder, here, ignore=shutil.ignore_patterns("__pycache__", "*.db"))
+def walk(page: Path, stage: Path, folder: Path | None = None) -> int:
+    """Run the page below `stage`, in a copy of `folder` if given; return how many commands ran."""
+    here = stage / "here"
+    if folder is None:
+        here.mkdir()
+    else:
+        shutil.copytree(folder, here, ignore=shutil.ignore_patterns("__pycache__", "*.db"))
     ports: dict[str, str] = {}
     for file in sorted(here.rglob("*")):
         if file.is_file():
             file.write_text(_moved(file.read_text(), ports))
     text = _moved(page.read_text(), ports)
+    for name, content in FILE.findall(text):
+        (here / name).write_text(content)
     ran = 0
     with contextlib.ExitStack() as running:
         running.callback(_sh, "zerotrust dev down", here)
