@@ -122,6 +122,8 @@ def _converse(
         if response.status != HTTPStatus.OK:
             raise _refusal(response.status, host)
         answer = response.read(MAX_ANSWER_BYTES + 1)
+        if response.length and len(answer) <= MAX_ANSWER_BYTES:
+            raise http.client.IncompleteRead(answer, response.length)
     if len(answer) > MAX_ANSWER_BYTES:
         raise NotYetIssued(f"the answer of {host} is longer than {MAX_ANSWER_BYTES} bytes")
     return answer
