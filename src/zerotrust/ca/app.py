@@ -1,12 +1,14 @@
 """The CA over HTTP: one small ASGI application per listener, each with a fixed table of routes.
 
     bootstrap   POST /v1/enrol   GET /v1/bundle   GET /livez   GET /readyz
-    mutual TLS  POST /v1/renew   GET /v1/bundle   and the remote part of admin.py, behind our own guard
+    mutual TLS  POST /v1/renew   GET /v1/bundle   and the remote part of admin.py, behind our own
+    guard
     workload    POST /v1/enrol   GET /v1/bundle   on a unix socket, for development
 
 1. What stands in no table does not exist: no patterns, no prefixes, compared as it was sent.
 2. Host, Origin, content type and length are judged before a byte of the body is read.
-3. The asker gets a category, constant text and an id; the reason goes to the audit log under that id.
+3. The asker gets a category, constant text and an id; the reason goes to the audit log under that
+   id.
 4. An exception nobody foresaw is a refusal.
 """
 
@@ -106,8 +108,8 @@ class Gate:
         except ZeroTrustError as error:
             await self._refuse(scope, send, connection, error)
         except Exception as exc:  # noqa: BLE001 - fail closed
-            error = ZeroTrustError(Reason.UNFORESEEN, f"{type(exc).__name__}: {exc}"[:200])
-            await self._refuse(scope, send, connection, error)
+            unforeseen = ZeroTrustError(Reason.UNFORESEEN, f"{type(exc).__name__}: {exc}"[:200])
+            await self._refuse(scope, send, connection, unforeseen)
         else:
             await _send(send, 200, _NEVER_STORED, answer)
 
@@ -294,7 +296,8 @@ async def _read(scope: Scope, receive: Receive) -> bytes:
         message = await receive()
         if message["type"] != "http.request":
             raise RequestRejected(Reason.REQUEST_TOO_LARGE, "the body ended early")
-        body += message.get("body", b"")
+        chunk: bytes = message.get("body", b"")
+        body += chunk
         if len(body) > limit:
             raise NotServed(413, Reason.REQUEST_TOO_LARGE, f"a body has at most {limit} bytes")
         if not message.get("more_body"):

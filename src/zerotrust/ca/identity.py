@@ -1,7 +1,8 @@
 """The CA's own identity: issued by itself, in process, and renewed like any other.
 
 1. Its name stands in no entry; the certificate is recorded like every other one.
-2. No message leaves the process: where the CA gets its identity from cannot be attacked over the network.
+2. No message leaves the process: where the CA gets its identity from cannot be attacked over the
+   network.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@
                drop_root: the old root is published no longer
 
 1. Every step holds the CA's lock: stop the CA, take the step, start it.
-2. Who trusts the old generation is told of the new one by the old: anchors change only by a statement signed with a
+2. Who trusts the old generation is told of the new one by the old: anchors change only by a
+   statement signed with a
    root key that is trusted already.
 3. A WIT key is published one rotation before it signs, so verifiers know it when they meet it.
 """

@@ -256,7 +256,9 @@ class _Service:
         return require
 
     async def _announce(self) -> None:
-        while not all(server.started or server.should_exit for server in self._servers):
+        while not all(  # noqa: ASYNC110 - uvicorn has a flag and no event
+            server.started or server.should_exit for server in self._servers
+        ):
             await asyncio.sleep(0.01)
         self.started.set()
 
@@ -276,7 +278,7 @@ class _Service:
 def own_policy(ca: CertificateAuthority) -> Policy:
     """Return the policy of a CA without a policy file: members renew, nobody administers."""
     return parse_policy(
-        f'''schema = 1
+        f"""schema = 1
 service = "zerotrust-ca"
 trust_domain = "{ca.trust_domain.name}"
 mode = "enforce"
@@ -286,7 +288,7 @@ id = "members"
 from = ["..."]
 to = ["POST /v1/renew", "GET /v1/bundle"]
 token = "bound"
-'''.encode(),
+""".encode(),
         name="the CA's built-in policy",
     )
 
@@ -312,9 +314,7 @@ class _MutualServer(_Unsignalled, Server):
 
     def __init__(self, gate: Gate, sock: socket.socket, wrap: Callable[[Any], Any]) -> None:
         host = str(sock.getsockname()[0])
-        super().__init__(
-            Config(gate, wrap=wrap, ws="none", host=host, lifespan="off", **_QUIET)  # type: ignore[arg-type]
-        )
+        super().__init__(Config(gate, wrap=wrap, ws="none", host=host, lifespan="off", **_QUIET))
         self._socket = sock
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's

@@ -2,7 +2,8 @@
 
 1. The steps stand in `enrol` and `renew`, in the order in which they run.
 2. Nothing leaves before its record is on disk: the future of an answer completes after the commit.
-3. What may happen once is decided by the store. Who loses there is judged again, by what is then on record.
+3. What may happen once is decided by the store. Who loses there is judged again, by what is then
+   on record.
 4. Whoever has not proved anything causes reads only.
 """
 
@@ -194,7 +195,8 @@ class CertificateAuthority:
     ) -> JoinToken:
         """Make a one-time token for one entry, valid `ttl` seconds.
 
-        `address` is `host:port` of the bootstrap listener as the workload reaches it, `csr_key` the SHA-256 of the only
+        `address` is `host:port` of the bootstrap listener as the workload reaches it, `csr_key`
+        the SHA-256 of the only
         SPKI the token serves.
         """
         if not MIN_TOKEN_TTL <= ttl <= MAX_TOKEN_TTL:

@@ -5,8 +5,10 @@
     mutual TLS listener                             POST /v1/renew   RenewRequest -> Issued
                                                     GET  /v1/bundle  Published
 
-1. Bodies are strict JSON objects with exactly the members named here; sizes are bounded before anything is decoded.
-2. Parsing says what a message is, never that it is true: signatures are checked by the `verify_*` functions.
+1. Bodies are strict JSON objects with exactly the members named here; sizes are bounded before
+   anything is decoded.
+2. Parsing says what a message is, never that it is true: signatures are checked by the `verify_*`
+   functions.
 3. A CSR contributes a key and the proof that it is held; no identity is read from a message.
 4. Secrets are redacted in every repr.
 """
@@ -72,7 +74,8 @@ def ca_id(trust_domain: TrustDomain) -> SpiffeId:
 class JoinToken:
     """What a workload needs for its first contact: where the CA is, how to recognise it, and a one-time secret.
 
-    `address` is `host:port` of the bootstrap listener, `anchors` the lower-case hex SHA-256 of each root certificate (DER).
+    `address` is `host:port` of the bootstrap listener, `anchors` the lower-case hex SHA-256 of
+    each root certificate (DER).
     """
 
     address: str
@@ -285,8 +288,10 @@ def verify_wit_key(
 ) -> PublicJwk:
     """Return the WIT key once its proof over (CSR, CA, evidence) holds.
 
-    Raises MalformedError(BAD_KEY) for a key outside the allow-list, with extra members or equal to the CSR's
-    (`spki`: DER SubjectPublicKeyInfo of the CSR), TokenRejected when the proof is not by that key over that request.
+    Raises MalformedError(BAD_KEY) for a key outside the allow-list, with extra members or equal to
+    the CSR's
+    (`spki`: DER SubjectPublicKeyInfo of the CSR), TokenRejected when the proof is not by that key
+    over that request.
     """
     if not {"kty", "crv", "x", "alg"} <= request.wit_key.keys() <= {"kty", "crv", "x", "y", "alg"}:
         raise MalformedError(

@@ -1,7 +1,8 @@
 """Join tokens: one entry, one certificate, a few minutes.
 
 1. Unknown, expired, bound to another key and used by someone else are one refusal with one text.
-2. A spent token is not refused here: its rightful holder may have lost the answer. Whether the keys are those it was
+2. A spent token is not refused here: its rightful holder may have lost the answer. Whether the
+   keys are those it was
    spent on is seen when the certificate is looked at.
 """
 

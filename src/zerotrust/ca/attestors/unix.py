@@ -1,7 +1,8 @@
 """Processes on this machine, told apart by the user they run as (SO_PEERCRED). For development.
 
 1. The uid is what the kernel said of the connection; the message cannot state one.
-2. The evidence's value may name the wanted identity: it picks among the entitled ones, it entitles to nothing.
+2. The evidence's value may name the wanted identity: it picks among the entitled ones, it entitles
+   to nothing.
 """
 
 from __future__ import annotations

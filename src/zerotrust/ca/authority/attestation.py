@@ -30,8 +30,10 @@ class Connection:
 class Attested:
     """A verdict: what holds of the asker.
 
-    `entry` names the only entry it may have (join tokens); `wanted` picks among the entitled ones. A join token also
-    says its hash, the key it is bound to (SHA-256 of the SPKI) and, once used, the serial of what it was used for.
+    `entry` names the only entry it may have (join tokens); `wanted` picks among the entitled ones.
+    A join token also
+    says its hash, the key it is bound to (SHA-256 of the SPKI) and, once used, the serial of what
+    it was used for.
     """
 
     selectors: frozenset[str]

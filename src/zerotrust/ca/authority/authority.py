@@ -1,8 +1,10 @@
 """What the CA signs, for whom, and when it must not.
 
 1. Pure: `now` and random bytes are arguments; keys arrive opened.
-2. The identity is the entry's. From the request come two public keys, each with proof that it is held.
-3. A certificate has one child. The same parent asking with the same keys gets the same answer; with other keys, two
+2. The identity is the entry's. From the request come two public keys, each with proof that it is
+   held.
+3. A certificate has one child. The same parent asking with the same keys gets the same answer;
+   with other keys, two
    parties hold one key: the lineage is frozen.
 4. Every renewal is a rekey, and asks anew whether the entry still entitles.
 """

@@ -1,6 +1,7 @@
 """What a certificate signing request contributes: a public key and the proof that it is held.
 
-1. Size first, then the key's kind, and only then its signature: no arithmetic on a key of a stranger's choosing.
+1. Size first, then the key's kind, and only then its signature: no arithmetic on a key of a
+   stranger's choosing.
 2. A request that asks for anything (subject, extension, attribute) is refused, not trimmed.
 """
 

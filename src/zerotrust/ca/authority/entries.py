@@ -2,8 +2,10 @@
 
 1. The identity stands in the entry; nothing a workload sends can change it.
 2. Nothing under `/zerotrust/` can be registered: those names are the CA's own.
-3. `<hash>.svid.internal` belongs to the CA: it is added at signing and can be neither stored nor asked for.
-4. An entry is checked when it is made, when it is read from the store and again before it is signed for.
+3. `<hash>.svid.internal` belongs to the CA: it is added at signing and can be neither stored nor
+   asked for.
+4. An entry is checked when it is made, when it is read from the store and again before it is
+   signed for.
 """
 
 from __future__ import annotations

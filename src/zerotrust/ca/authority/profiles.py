@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import hashlib
 from typing import TYPE_CHECKING, Final
 
@@ -179,5 +179,5 @@ def _valid(
     return builder.not_valid_before(_time(not_before)).not_valid_after(_time(not_after))
 
 
-def _time(at: float) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(int(at), datetime.UTC)
+def _time(at: float) -> dt.datetime:
+    return dt.datetime.fromtimestamp(int(at), dt.UTC)

@@ -1,12 +1,15 @@
 """Private keys of the CA in sealed files: Argon2id and AES-256-GCM under a passphrase.
 
-1. The header (purpose, trust domain, key id, KDF parameters, version) is authenticated: a file put in another's place
+1. The header (purpose, trust domain, key id, KDF parameters, version) is authenticated: a file put
+   in another's place
    does not open.
 2. The parameters in a header are bounded from both sides before any work is done for it.
 3. There is no second, weaker way to seal: without Argon2id the CA does not run.
-4. Files are written whole (temporary file, fsync, rename), 0600, with a fresh salt and nonce each time.
+4. Files are written whole (temporary file, fsync, rename), 0600, with a fresh salt and nonce each
+   time.
 
-Layout, one line each: the header as canonical JSON, then base64 of nonce and ciphertext (a PKCS #8 key).
+Layout, one line each: the header as canonical JSON, then base64 of nonce and ciphertext (a PKCS #8
+key).
 """
 
 from __future__ import annotations
@@ -111,7 +114,8 @@ def open_key(
 ) -> ec.EllipticCurvePrivateKey:
     """Return the key sealed in `path`.
 
-    Raises ConfigurationError: SEALED_FILE for a file that is not what it should be, PASSPHRASE when it does not open.
+    Raises ConfigurationError: SEALED_FILE for a file that is not what it should be, PASSPHRASE
+    when it does not open.
     """
     header, body = _lines(path)
     parameters = _parameters(header)

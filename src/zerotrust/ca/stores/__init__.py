@@ -1,9 +1,11 @@
 """Where the CA keeps its records: the port, its questions and its changes.
 
-1. A store answers questions, applies changes and closes. Questions and changes are plain values, so a store can neither
+1. A store answers questions, applies changes and closes. Questions and changes are plain values,
+   so a store can neither
    be asked something else nor half of it.
 2. A change is applied whole or not at all, and is on disk when its future completes.
-3. What may happen once (a token's use, a parent's child, an identity's entry) is decided by the store, while it writes:
+3. What may happen once (a token's use, a parent's child, an identity's entry) is decided by the
+   store, while it writes:
    the loser's future raises Conflict.
 4. Secrets never come here: of a join token only the SHA-256 is known.
 """
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Conflict(Exception):  # noqa: N818 - not an error: somebody else was first
+class Conflict(Exception):
     """What the change relies on is no longer so."""
 
 
@@ -118,7 +120,8 @@ class AddToken:
 class RecordIssue:
     """Record a certificate; a first one opens its lineage and may spend a token.
 
-    Conflict: the token is spent, the parent has a child, the lineage is frozen or the entry is gone.
+    Conflict: the token is spent, the parent has a child, the lineage is frozen or the entry is
+    gone.
     """
 
     certificate: Certificate

@@ -1,9 +1,11 @@
 """The CA's records in one SQLite file.
 
 1. One process: an exclusive lock on a file beside the database; a second one is told so.
-2. One writer thread. It takes every change that waits, writes each under its own savepoint and commits them together
+2. One writer thread. It takes every change that waits, writes each under its own savepoint and
+   commits them together
    (WAL, synchronous=FULL): one fsync for all of them, and no future completes before it.
-3. Once-only facts are unique constraints and conditional updates, so that no earlier reading can be wrong about them.
+3. Once-only facts are unique constraints and conditional updates, so that no earlier reading can
+   be wrong about them.
 4. A full or broken disk is StoreUnavailable for the changes of that commit; nothing of it is kept.
 """
 
@@ -56,15 +58,19 @@ MAX_WAITING: Final = 4096  # changes in line before new ones are refused
 
 _SCHEMA: Final = """
 CREATE TABLE entries (
-  id TEXT PRIMARY KEY, spiffe_id TEXT NOT NULL UNIQUE, selectors TEXT NOT NULL, dns_names TEXT NOT NULL,
+  id TEXT PRIMARY KEY, spiffe_id TEXT NOT NULL UNIQUE, selectors TEXT NOT NULL, dns_names TEXT NOT
+  NULL,
   ttl REAL NOT NULL, wit_ttl REAL, created_at REAL NOT NULL) STRICT;
 CREATE TABLE tombstones (spiffe_id TEXT PRIMARY KEY, until REAL NOT NULL) STRICT;
 CREATE TABLE join_tokens (
-  hash BLOB PRIMARY KEY, entry TEXT NOT NULL, csr_key BLOB, expires_at REAL NOT NULL, used_for TEXT UNIQUE) STRICT;
+  hash BLOB PRIMARY KEY, entry TEXT NOT NULL, csr_key BLOB, expires_at REAL NOT NULL, used_for TEXT
+  UNIQUE) STRICT;
 CREATE TABLE lineages (
-  id TEXT PRIMARY KEY, entry TEXT NOT NULL, attested_at REAL NOT NULL, selectors TEXT NOT NULL, frozen_at REAL) STRICT;
+  id TEXT PRIMARY KEY, entry TEXT NOT NULL, attested_at REAL NOT NULL, selectors TEXT NOT NULL,
+  frozen_at REAL) STRICT;
 CREATE TABLE certificates (
-  serial TEXT PRIMARY KEY, lineage TEXT NOT NULL, parent TEXT UNIQUE, spiffe_id TEXT NOT NULL, spki BLOB NOT NULL,
+  serial TEXT PRIMARY KEY, lineage TEXT NOT NULL, parent TEXT UNIQUE, spiffe_id TEXT NOT NULL, spki
+  BLOB NOT NULL,
   wit_jkt TEXT NOT NULL, issued_at REAL NOT NULL, not_after REAL NOT NULL,
   leaf BLOB NOT NULL, issuer BLOB NOT NULL, wit TEXT NOT NULL) STRICT;
 CREATE INDEX certificates_of ON certificates (spiffe_id, not_after);
