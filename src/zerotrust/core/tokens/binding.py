@@ -54,25 +54,20 @@ def prove_mode(
         return Mode.BOUND
     if wpt.audience not in target_uris or isinstance(target_uris, str):  # never a substring
         raise TokenRejected(Reason.TOKEN_AUDIENCE, "neither this service nor this request's URI")
-    _require_request(wpt, method, target)
-    _require_fresh(wpt, now, proof_max_lifetime, skew)
-    return Mode.PROOF
-
-
-def _require_request(wpt: WorkloadProofToken, method: str, target: bytes) -> None:
-    if wpt.htm is None:
-        raise TokenRejected(Reason.TOKEN_MODE_UNCLEAR, "a request's URI without `htm`")
+    if wpt.htm is None or wpt.issued_at is None:
+        raise TokenRejected(Reason.TOKEN_MODE_UNCLEAR, "a request's URI without `htm` or `iat`")
     if wpt.htm != method:
         raise TokenRejected(Reason.TOKEN_METHOD, "proves another method")
     if wpt.target_hash is not None and wpt.target_hash != target_hash(target):
         raise TokenRejected(Reason.TOKEN_TARGET, "proves another request-target")
+    _require_fresh(wpt.issued_at, wpt.expires_at, now, proof_max_lifetime, skew)
+    return Mode.PROOF
 
 
-def _require_fresh(wpt: WorkloadProofToken, now: float, max_lifetime: float, skew: float) -> None:
-    issued_at = wpt.issued_at
-    if issued_at is None:
-        raise TokenRejected(Reason.TOKEN_MODE_UNCLEAR, "a request's URI without `iat`")
-    if wpt.expires_at - now > max_lifetime or wpt.expires_at - issued_at > max_lifetime:
+def _require_fresh(
+    issued_at: int, expires_at: int, now: float, max_lifetime: float, skew: float
+) -> None:
+    if expires_at - now > max_lifetime or expires_at - issued_at > max_lifetime:
         raise TokenRejected(Reason.TOKEN_TOO_LONG_LIVED, f"a proof of more than {max_lifetime} s")
     if issued_at < now - skew:
         raise TokenRejected(Reason.TOKEN_STALE, f"minted {now - issued_at:.0f} s ago")

@@ -36,18 +36,14 @@ def required(claims: Mapping[str, Any], name: str) -> Any:
 
 def text(claims: Mapping[str, Any], name: str, *, longest: int = TEXT_MAX_CHARS) -> str | None:
     """Return a string of 1 to `longest` characters, or None where the claim is absent."""
-    if name not in claims:
-        return None
-    value = claims[name]
-    if not isinstance(value, str) or not 0 < len(value) <= longest:
-        raise TokenRejected(Reason.TOKEN_CLAIM, f"`{name}` is not a string of 1 to {longest}")
-    return value
+    return required_text(claims, name, longest=longest) if name in claims else None
 
 
 def required_text(claims: Mapping[str, Any], name: str, *, longest: int = TEXT_MAX_CHARS) -> str:
     """Return a string of 1 to `longest` characters."""
-    if (value := text(claims, name, longest=longest)) is None:
-        raise TokenRejected(Reason.TOKEN_CLAIM_MISSING, f"`{name}` is missing")
+    value = claims[name] if name in claims else required(claims, name)
+    if not isinstance(value, str) or not 0 < len(value) <= longest:
+        raise TokenRejected(Reason.TOKEN_CLAIM, f"`{name}` is not a string of 1 to {longest}")
     return value
 
 

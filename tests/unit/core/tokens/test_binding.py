@@ -60,13 +60,13 @@ def expected(  # noqa: PLR0911 - one line per row of the matrix
         return Mode.BOUND if htm is None and th is None else Reason.TOKEN_MODE_UNCLEAR
     if audience != URI:
         return Reason.TOKEN_AUDIENCE
-    if htm is None:
+    if htm is None or iat is None:
         return Reason.TOKEN_MODE_UNCLEAR
     if htm != "GET":
         return Reason.TOKEN_METHOD
     if th not in {None, hash_of(TARGET)}:
         return Reason.TOKEN_TARGET
-    return Mode.PROOF if iat is not None else Reason.TOKEN_MODE_UNCLEAR
+    return Mode.PROOF
 
 
 AUDIENCES = (CALLEE, URI, "spiffe://example.org/other", "https://ledger.example.org:8443/", "")
