@@ -192,8 +192,11 @@ def test_an_expired_token_ends_what_was_remembered(memo: Memo) -> None:
 
 
 def test_an_expired_intermediate_ends_what_was_remembered() -> None:
-    peer = replace(PEER, expires_at=NOW + 5)
-    call = replace(HONEST, peer=peer)
+    issuer = AUTHORITY.intermediate("short", ttl=86_400 + 5)
+    peer = verify_x509_svid(AUTHORITY.issue("orders", issuer=issuer).chain_der, BUNDLES, NOW)
+    assert peer.expires_at == NOW + 5
+    proof = (b"authorization", _wpt(x5t=peer.thumbprint))
+    call = replace(HONEST, peer=peer, headers=[*BASE[:2], proof])
     memo = Memo(Budget(1))
     warm(memo, GUARD, call, NOW)
     assert recalled(memo, call, now=NOW + 4)

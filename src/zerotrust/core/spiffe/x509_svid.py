@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Final, Never, Self, TypeAlias, final
@@ -114,17 +114,24 @@ class X509Svid:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class VerifiedSvid:
-    """A peer's SVID after every check; only this module makes one."""
+    """A peer's SVID after every check: no public constructor, only this module makes one."""
 
     id: SpiffeId
-    chain_der: tuple[bytes, ...]  # verified chain: leaf ... anchor
+    chain_der: tuple[bytes, ...] = field(repr=False)  # verified chain: leaf ... anchor
     thumbprint: str  # x5t#S256 of the leaf
     serial: int
     not_after: float  # of the leaf
     expires_at: float  # the earliest notAfter in the verified chain
-    bundles: BundleSet  # what it was verified against; `is` tells whether that is still current
+    bundles: BundleSet  # verified against these; `is` tells whether they are still current
+
+    def __init__(self) -> None:
+        """Refuse: what is proven is earned, not built."""
+        raise TypeError("a VerifiedSvid is made by accept_leaf and verify_x509_svid only")
+
+    def __reduce__(self) -> Never:
+        raise TypeError("a VerifiedSvid does not leave its process")
 
 
 def accept_leaf(
@@ -226,15 +233,19 @@ def _require_path(path: _Path, now: float, *, allow_rsa: bool) -> None:
 def _verified(
     identity: SpiffeId, path: _Path, path_der: tuple[bytes, ...], bundles: BundleSet
 ) -> VerifiedSvid:
-    return VerifiedSvid(
-        id=identity,
-        chain_der=path_der,
-        thumbprint=_thumbprint(path_der[0]),
-        serial=path[0].serial_number,
-        not_after=path[0].not_valid_after_utc.timestamp(),
-        expires_at=min(certificate.not_valid_after_utc.timestamp() for certificate in path),
-        bundles=bundles,
-    )
+    ends = [certificate.not_valid_after_utc.timestamp() for certificate in path]
+    verified = object.__new__(VerifiedSvid)
+    for name, value in (
+        ("id", identity),
+        ("chain_der", path_der),
+        ("thumbprint", _thumbprint(path_der[0])),
+        ("serial", path[0].serial_number),
+        ("not_after", ends[0]),
+        ("expires_at", min(ends)),
+        ("bundles", bundles),
+    ):
+        object.__setattr__(verified, name, value)
+    return verified
 
 
 def _paths_to(bundle: TrustBundle, presented: _Path) -> list[_Path]:

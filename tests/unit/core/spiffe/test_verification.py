@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
+import pickle
 import subprocess
 import time
 from collections.abc import Callable
@@ -511,3 +514,18 @@ def test_trust_in_a_domain_is_not_trust_in_what_its_ca_says_of_another(world: Wo
     chain = world.chain(svid, world.partner)
     for way in WAYS:
         assert refusal(way, chain, world.bundles) is Reason.PEER_WRONG_TRUST_DOMAIN
+
+
+def test_a_verified_svid_is_earned_and_neither_built_nor_changed_nor_sent(world: World) -> None:
+    verified = verify(world.good(), world.bundles)
+    with pytest.raises(TypeError, match="verify_x509_svid"):
+        VerifiedSvid()
+    with pytest.raises(TypeError):
+        dataclasses.replace(verified, id=world.own.id("root"))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        verified.expires_at = math.inf  # type: ignore[misc]
+    for copied in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(TypeError):
+            copied(verified)
+    assert "spiffe://example.org" in repr(verified)
+    assert len(repr(verified)) < 500
