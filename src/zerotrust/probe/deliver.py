@@ -68,7 +68,7 @@ def deliver(address: tuple[str, int], delivery: Delivery) -> Answer:
         with socket.create_connection(address, timeout=TIMEOUT) as raw:
             if not delivery.tls:
                 return _exchange(raw, delivery.request.render())
-            context = _attacker_context(delivery.svid)
+            context = attacker_context(delivery.svid)
             if delivery.tls12:
                 context.maximum_version = ssl.TLSVersion.TLSv1_2
             session = _earn_session(address, context, delivery) if delivery.resume else None
@@ -80,7 +80,8 @@ def deliver(address: tuple[str, int], delivery: Delivery) -> Answer:
         return Answer(None, detail=_why(error))
 
 
-def _attacker_context(svid: X509Svid | None) -> ssl.SSLContext:
+def attacker_context(svid: X509Svid | None) -> ssl.SSLContext:
+    """Return a TLS client context that presents a certificate, or none, and verifies nothing."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # the attacker trusts nobody and needs nobody

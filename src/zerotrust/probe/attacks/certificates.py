@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from zerotrust.core.errors import Reason
+from zerotrust.core.spiffe.ids import SpiffeId
 from zerotrust.core.spiffe.x509_svid import X509Svid
 from zerotrust.probe.catalogue import Attack, Layer, Material
 from zerotrust.probe.deliver import Delivery
@@ -31,10 +32,10 @@ def _uris(*uris: str) -> Callable[[Material], tuple[Delivery, ...]]:
     return _issued(uris=uris)
 
 
-def _impostor(m: Material) -> X509Svid:
+def issued_by_twin(m: Material, identity: SpiffeId) -> X509Svid:
     """Issue from a CA of the same name that has its own keys."""
     twin = ForgedAuthority(m.authority.trust_domain, now=m.now, name=m.authority.name)
-    return twin.issue(m.honest.svid.id)
+    return twin.issue(identity)
 
 
 def _row(
@@ -75,7 +76,7 @@ ATTACKS: Final = (
         "ZT-MTLS-003",
         "same-name",
         "a CA that has the name of ours",
-        _with(_impostor),
+        _with(lambda m: issued_by_twin(m, m.honest.svid.id)),
         Reason.PEER_UNTRUSTED,
     ),
     _row(
