@@ -33,7 +33,7 @@ BURST: Final = 10  # refusal lines per (peer, reason) and window
 WINDOW: Final = 60.0  # seconds
 MAX_ROWS: Final = 4096  # of each table
 MAX_LINE: Final = select.PIPE_BUF  # bytes, the newline included
-MAX_TEXT: Final = 256  # characters of one field once escaped
+MAX_TEXT: Final = 256  # characters of one field
 OTHERS: Final = "(others)"
 
 NEVER_HELD_BACK: Final = frozenset(
@@ -47,6 +47,7 @@ NEVER_HELD_BACK: Final = frozenset(
         Reason.LINEAGE_FROZEN,
     }
 )
+_SHORT: Final = 32  # characters of a field in a crowded line; one takes at most 12 bytes
 _PROOF: Final = "proof"
 
 
@@ -222,9 +223,8 @@ class AuditLog:
         row = self._refusals.get(key)
         if row is None:
             if len(self._refusals) >= MAX_ROWS and event.at >= self._crowded_until:
-                self._crowded_until = (
-                    event.at + 1.0
-                )  # looking through all rows costs too much per call
+                # to look through all rows for each call would be an attack of its own
+                self._crowded_until = event.at + 1.0
                 self._forget_refusals(event.at, everything=False)
             if len(self._refusals) >= MAX_ROWS:
                 key = (OTHERS, event.reason)
@@ -269,7 +269,7 @@ class AuditLog:
 
 
 def line_of(event: AuditEvent) -> bytes:
-    """Return the event as one line of ASCII JSON, its newline included, of at most MAX_LINE bytes."""
+    """Return the event as one line of ASCII JSON with its newline, at most MAX_LINE bytes."""
     at = datetime.fromtimestamp(event.at, UTC).isoformat(timespec="milliseconds")
     fields: dict[str, object] = {"at": at.replace("+00:00", "Z")}
     for name, value in asdict(event).items():
@@ -277,7 +277,7 @@ def line_of(event: AuditEvent) -> bytes:
             fields[name] = value[:MAX_TEXT] if isinstance(value, str) else value
     line = _ascii_json(fields)
     if len(line) >= MAX_LINE:
-        line = _ascii_json({k: v[:40] if isinstance(v, str) else v for k, v in fields.items()})
+        line = _ascii_json({k: v[:_SHORT] if isinstance(v, str) else v for k, v in fields.items()})
     return line + b"\n"
 
 

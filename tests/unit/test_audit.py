@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import stat
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from zerotrust import audit
 from zerotrust.audit import (
     BURST,
     MAX_LINE,
@@ -162,9 +162,12 @@ def test_a_setting_gives_every_call_its_line(sink: Memory) -> None:
 
 def test_threads_lose_no_call(sink: Memory) -> None:
     log = AuditLog(sink)
-    threads = [
-        threading.Thread(target=lambda: [allow(log) for _ in range(5000)]) for _ in range(4)
-    ]
+
+    def work() -> None:
+        for _ in range(5000):
+            allow(log)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -185,7 +188,10 @@ def test_a_full_disk_neither_stops_a_call_nor_hides(sink: Memory) -> None:
     assert "No space left" in alarms[0]
     sink.full = False
     allow(log, at=NOW + 51)
-    assert [(e.kind, e.count) for e in sink.events] == [("audit.restored", 100), ("call.allowed", 1)]
+    assert [(e.kind, e.count) for e in sink.events] == [
+        ("audit.restored", 100),
+        ("call.allowed", 1),
+    ]
     assert log.lost == 0
 
 
@@ -283,6 +289,15 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(writer)
 
 
+def test_a_given_descriptor_stays_the_givers(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    sink = JsonLinesSink(writer)
+    sink.reopen()
+    sink.close()
+    JsonLinesSink(writer).write(AuditEvent(NOW, "x"))
+    assert os.read(reader, 4096)
+
+
 def test_a_pipe_that_nobody_reads_is_an_error_and_no_wait(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     log = AuditLog(JsonLinesSink(writer), alarm=lambda _: None)
@@ -305,7 +320,7 @@ def test_a_line_that_was_cut_off_does_not_spoil_the_next(
     path = tmp_path / "audit.jsonl"
     sink = JsonLinesSink(path)
     real = os.write
-    monkeypatch.setattr(audit.os, "write", lambda fd, line: real(fd, line[:10]))
+    monkeypatch.setattr(os, "write", lambda fd, line: real(fd, line[:10]))
     with pytest.raises(OSError, match="10 of"):
         sink.write(AuditEvent(NOW, "torn"))
     monkeypatch.undo()
@@ -322,9 +337,11 @@ def test_a_line_says_only_what_there_is_to_say() -> None:
     assert line == b'{"at":"2027-01-15T08:00:00.500Z","kind":"call.refused","reason":"rule.none"}\n'
 
 
-def test_no_text_makes_a_line_longer_than_one_write() -> None:
-    hostile = "\U0001f600\x1b\n" * 1000
-    event = AuditEvent(NOW, *[hostile] * 9, micros=1, count=2, held=3)
+@pytest.mark.parametrize("hostile", ["\x1b\n" * 500, "\U0001f600" * 500, "\x7f" * 500])
+def test_no_text_makes_a_line_longer_than_one_write(hostile: str) -> None:
+    texts = {f.name: hostile for f in dataclasses.fields(AuditEvent) if f.type == "str"}
+    assert len(texts) == 9
+    event = dataclasses.replace(AuditEvent(NOW, "x", held=3), **texts)  # type: ignore[arg-type]
     line = line_of(event)
     assert len(line) <= MAX_LINE
     assert line.count(b"\n") == 1

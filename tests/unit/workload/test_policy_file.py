@@ -185,6 +185,13 @@ def test_the_thread_outlives_the_unforeseen(path: Path, monkeypatch: pytest.Monk
     file.stop()
 
 
+def test_without_an_alarm_a_bad_change_is_only_not_applied(path: Path) -> None:
+    file = PolicyFile(path)
+    write(path, "[")
+    file.refresh()
+    assert reads(file) is None
+
+
 def test_reload_reads_even_a_file_that_looks_the_same(path: Path) -> None:
     file = PolicyFile(path, OWN)
     status = path.stat()

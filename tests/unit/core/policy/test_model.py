@@ -82,7 +82,9 @@ def test_a_segment_of_dots_is_text_for_the_index() -> None:
 
 def test_a_deny_rule_overrules_every_allow_rule_in_any_order() -> None:
     deny = Deny("stop", ("*",), ("* /orders/{x...}",))
-    for rules in itertools.permutations([READ, deny, Allow("more", ("web",), ("GET /x",))]):
+    more = Allow("more", ("web",), ("GET /x",))
+    written: list[Allow | Deny] = [READ, deny, more]
+    for rules in itertools.permutations(written):
         decision = policy(*rules).decide(WEB, "GET", "/orders/7", Mode.PROOF)
         assert decision == Decision(Reason.RULE_DENY, "stop", "* /orders/{x...}")
         assert policy(*rules).decide(WEB, "GET", "/x", Mode.BOUND).reason is None

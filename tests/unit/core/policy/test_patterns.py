@@ -50,12 +50,33 @@ def test_no_pattern_crosses_the_trust_domain(pattern: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "/web", "web/", "a//b", "a/../b", "a/./b", ".../a", "a/.../b", "we*", "*b/c", "a b", "ä", "a\n",
-        "spiffe://example.org", "spiffe://example.org/", "spiffe://example.org/a/*", "spiffe://example.org/...",
-        "spiffe://*/a", "wimse://example.org/a", "https://example.org/a", "SPIFFE://example.org/a",
-        "a" * 2049, "/".join("a" * 65), "${x}", "a/{x}",
+        "",
+        "/web",
+        "web/",
+        "a//b",
+        "a/../b",
+        "a/./b",
+        ".../a",
+        "a/.../b",
+        "we*",
+        "*b/c",
+        "a b",
+        "ä",
+        "a\n",
+        "spiffe://example.org",
+        "spiffe://example.org/",
+        "spiffe://example.org/a/*",
+        "spiffe://example.org/...",
+        "spiffe://*/a",
+        "wimse://example.org/a",
+        "https://example.org/a",
+        "SPIFFE://example.org/a",
+        "a" * 2049,
+        "/".join("a" * 65),
+        "${x}",
+        "a/{x}",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_principal_is_refused(text: str) -> None:
     with pytest.raises(PolicyFault):
         parse_principal(text, OWN)
@@ -111,17 +132,70 @@ def test_a_template_covers_segment_by_segment(
 @pytest.mark.parametrize(
     "text",
     [
-        "", "GET", "/orders", "GET orders", "GET  /orders", "get /orders", "G*T /orders", "GET /orders ",
-        "GET //orders", "GET /a//b", "GET /a/../b", "GET /a/./b", "GET /a/%2e%2e", "GET /a/%2E%2E", "GET /..",
-        "GET /%61", "GET /a%2Fb", "GET /a%5Cb", "GET /a\\b", "GET /a;b", "GET /a%3Bb", "GET /a#b", "GET /a?b",
-        "GET /a%00", "GET /a%1F", "GET /a%7F", "GET /%C0%AF", "GET /%FF", "GET /%", "GET /%zz", "GET /%c3%a9",
-        "GET /%2541", "GET /é", "GET /a b", "GET /a*", "GET /*", "GET /{id", "GET /id}", "GET /x{id}",
-        "GET /{id}x", "GET /{}", "GET /{...}", "GET /{1}", "GET /{a...}/b", "GET /{a..}", "GET /{a....}",
-        "GET https://h/a", "* *", "**", "grpc:", "grpc:Orders", "grpc:shop.v1.Orders/", "grpc:/Get",
-        "grpc:shop..Orders/Get", "grpc:shop.*/Get", "grpc:shop.v1.Orders/Get/x", "grpc:shop.v1.Orders/G*",
-        "grpc: shop.v1.Orders/Get", "GET /" + "a" * 2048, "GET /" + "/".join("a" * 65), "GET /a\n", "WS",
+        "",
+        "GET",
+        "/orders",
+        "GET orders",
+        "GET  /orders",
+        "get /orders",
+        "G*T /orders",
+        "GET /orders ",
+        "GET //orders",
+        "GET /a//b",
+        "GET /a/../b",
+        "GET /a/./b",
+        "GET /a/%2e%2e",
+        "GET /a/%2E%2E",
+        "GET /..",
+        "GET /%61",
+        "GET /a%2Fb",
+        "GET /a%5Cb",
+        "GET /a\\b",
+        "GET /a;b",
+        "GET /a%3Bb",
+        "GET /a#b",
+        "GET /a?b",
+        "GET /a%00",
+        "GET /a%1F",
+        "GET /a%7F",
+        "GET /%C0%AF",
+        "GET /%FF",
+        "GET /%",
+        "GET /%zz",
+        "GET /%c3%a9",
+        "GET /%2541",
+        "GET /é",
+        "GET /a b",
+        "GET /a*",
+        "GET /*",
+        "GET /{id",
+        "GET /id}",
+        "GET /x{id}",
+        "GET /{id}x",
+        "GET /{}",
+        "GET /{...}",
+        "GET /{1}",
+        "GET /{a...}/b",
+        "GET /{a..}",
+        "GET /{a....}",
+        "GET https://h/a",
+        "* *",
+        "**",
+        "grpc:",
+        "grpc:Orders",
+        "grpc:shop.v1.Orders/",
+        "grpc:/Get",
+        "grpc:shop..Orders/Get",
+        "grpc:shop.*/Get",
+        "grpc:shop.v1.Orders/Get/x",
+        "grpc:shop.v1.Orders/G*",
+        "grpc: shop.v1.Orders/Get",
+        "GET /" + "a" * 2048,
+        "GET /" + "/".join("a" * 65),
+        "GET /a\n",
+        "WS",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_route_is_refused(text: str) -> None:
     with pytest.raises(PolicyFault):
         parse_route(text)
@@ -134,7 +208,9 @@ def test_a_pattern_is_no_single_caller(text: str) -> None:
     assert parse_caller("a/b", OWN) == OWN.id("a/b")
 
 
-@pytest.mark.parametrize("text", ["GET", "GET orders", "/orders", "get /a", "* /a", "GET https://h/"])
+@pytest.mark.parametrize(
+    "text", ["GET", "GET orders", "/orders", "get /a", "* /a", "GET https://h/"]
+)
 def test_a_call_has_a_method_and_a_target(text: str) -> None:
     with pytest.raises(PolicyFault, match="is no call"):
         split_call(text)
