@@ -87,8 +87,10 @@ def _serve_blocking(world: str, context: ssl.SSLContext, listener: Listener) -> 
 def _serve_async(world: str, context: ssl.SSLContext, listener: Listener) -> Iterator[None]:
     ready, stopping = threading.Event(), asyncio.Event()
     loops: list[asyncio.AbstractEventLoop] = []
+    writers: list[asyncio.StreamWriter] = []
 
     async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         with contextlib.suppress(OSError):
             while message := await reader.read(4096):
                 writer.write(listener.served(message, writer.get_extra_info("ssl_object")))
@@ -102,7 +104,10 @@ def _serve_async(world: str, context: ssl.SSLContext, listener: Listener) -> Ite
         ready.set()
         await stopping.wait()
         server.close()
-        await asyncio.sleep(0.05)  # connections that ended in the handshake are let go of
+        await asyncio.sleep(0.05)  # what ended in the handshake is let go of
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.01)
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
 
