@@ -31,6 +31,9 @@ class CompactJws(NamedTuple):
     signing_input: bytes
     signature: bytes
 
+    def __repr__(self) -> str:
+        return "CompactJws(unverified)"
+
 
 def parse_compact(token: str, *, max_bytes: int = MAX_TOKEN_BYTES) -> CompactJws:
     """Parse header.claims.signature, each canonical, both objects strict; raise TokenRejected."""
@@ -82,7 +85,10 @@ def verify_signature(jws: CompactJws, key: PublicJwk) -> None:
 
     A signature of the wrong length is TOKEN_MALFORMED, one that does not verify TOKEN_SIGNATURE.
     """
-    verify_bytes(jws.signing_input, jws.signature, key, jws.header["alg"])
+    alg = jws.header.get("alg")
+    if not isinstance(alg, str):
+        raise TokenRejected(Reason.TOKEN_ALGORITHM, "`alg` is not a string")
+    verify_bytes(jws.signing_input, jws.signature, key, alg)
 
 
 def sign_compact(header: Mapping[str, str], claims: Mapping[str, Any], key: SigningKey) -> str:

@@ -47,5 +47,5 @@ PROOF_MAX_LIFETIME: Final = 60.0
 BOUND_MINT_LIFETIME: Final = 120.0
 PROOF_MINT_LIFETIME: Final = 30.0
 SKEW: Final = 30.0  # for iat and nbf; exp gets none
-TEXT_MAX_CHARS: Final = 256  # iss, jti
+TEXT_MAX_CHARS: Final = 256  # jti and the like
 AUDIENCE_MAX_CHARS: Final = 4096

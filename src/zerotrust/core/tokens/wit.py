@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from zerotrust.core.errors import BadSpiffeId, MalformedError, Reason, TokenRejected
 from zerotrust.core.jose import (
@@ -21,7 +21,7 @@ from zerotrust.core.jose import (
     sign_compact,
     verify_signature,
 )
-from zerotrust.core.spiffe.ids import SpiffeId, TrustDomain
+from zerotrust.core.spiffe.ids import MAX_ID_BYTES, SpiffeId, TrustDomain
 from zerotrust.core.tokens import claims as read
 from zerotrust.core.tokens.profile import (
     CNF,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class WorkloadIdentityToken:
     """A verified WIT. Times are seconds since the epoch."""
 
@@ -52,6 +52,12 @@ class WorkloadIdentityToken:
     jti: str | None
     key: PublicJwk  # cnf.jwk with its alg: what a proof must be signed with
     hash: str  # base64url(SHA-256(ASCII(token))): what a proof's `wth` must be
+
+    def __repr__(self) -> str:
+        return f"WorkloadIdentityToken({self.subject}, expires_at={self.expires_at})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a verified token is verified in one process only")
 
 
 def verify_wit(
@@ -86,7 +92,7 @@ def verify_wit(
     read.not_later(jws.claims, "nbf", now, skew)
     if "aud" in jws.claims:
         raise TokenRejected(Reason.TOKEN_AUDIENCE, "a WIT has no audience")
-    issuer = read.text(jws.claims, "iss")
+    issuer = read.text(jws.claims, "iss", longest=MAX_ID_BYTES)
     if issuers is not None and issuers.get(subject.trust_domain, issuer) != issuer:
         raise TokenRejected(Reason.TOKEN_ISSUER, "not the issuer configured for the trust domain")
     jti = read.text(jws.claims, "jti")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from zerotrust.core.errors import Reason, TokenRejected
 from zerotrust.core.jose import (
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class WorkloadProofToken:
     """A verified WPT. Times are seconds since the epoch; what it binds is judged by binding.py."""
 
@@ -55,6 +55,12 @@ class WorkloadProofToken:
     htm: str | None
     issued_at: int | None
     target_hash: str | None  # our claim over the request-target
+
+    def __repr__(self) -> str:
+        return f"WorkloadProofToken(for {self.audience!a}, expires_at={self.expires_at})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a verified token is verified in one process only")
 
 
 def verify_wpt(

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from support.tokens import nested, seal
+from support.tokens import nested, seal, without
 from zerotrust.core.errors import Reason, TokenRejected
 from zerotrust.core.jose import (
     CompactJws,
+    PublicJwk,
     SigningKey,
     b64url_encode,
     parse_compact,
@@ -140,10 +141,18 @@ def test_a_token_of_another_key_does_not_verify() -> None:
 
 @pytest.mark.parametrize("alg", [None, ["ES256"], "none", "ES384"])
 def test_the_header_never_chooses_the_algorithm(alg: object) -> None:
-    jws = parse_compact(seal({"alg": alg}, {}, KEY))
-    with pytest.raises(TokenRejected) as caught:
-        verify_signature(jws, KEY.public)
-    assert caught.value.reason is Reason.TOKEN_ALGORITHM
+    bare = PublicJwk.parse(without(KEY.public.as_dict(), "alg"))
+    for header in ({"alg": alg}, {}):
+        jws = parse_compact(seal(header, {}, KEY))
+        for key in (KEY.public, bare):
+            with pytest.raises(TokenRejected) as caught:
+                verify_signature(jws, key)
+            assert caught.value.reason is Reason.TOKEN_ALGORITHM
+
+
+def test_an_unverified_token_is_not_shown() -> None:
+    token = sign_compact({}, {"sub": "spiffe://example.org/web"}, KEY)
+    assert repr(parse_compact(token)) == "CompactJws(unverified)"
 
 
 def test_remembered_headers_are_bounded_and_read_only() -> None:

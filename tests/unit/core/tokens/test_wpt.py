@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -248,6 +249,15 @@ CONFIRMATIONS: list[object] = [
 @pytest.mark.parametrize("cnf", CONFIRMATIONS)
 def test_a_confirmation_that_would_go_unchecked_is_refused(cnf: object) -> None:
     assert claims_refusal(wpt_claims(WIT, cnf=cnf)) is Reason.TOKEN_CONFIRMATION
+
+
+def test_a_verified_token_shows_little_and_stays_in_its_process() -> None:
+    wpt = accepted(wpt_claims(WIT))
+    assert repr(VERIFIED) == f"WorkloadIdentityToken({SUBJECT}, expires_at={NOW + 3600})"
+    assert repr(wpt) == f"WorkloadProofToken(for '{URI}', expires_at={NOW + 30})"
+    for token in (VERIFIED, wpt):
+        with pytest.raises(TypeError):
+            pickle.dumps(token)
 
 
 def test_a_wit_is_no_wpt_and_a_wpt_is_no_wit() -> None:
