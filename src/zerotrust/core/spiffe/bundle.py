@@ -77,7 +77,8 @@ class TrustBundle:
     def parse(cls, origin: TrustDomain, document: bytes, *, allow_dev: bool = False) -> TrustBundle:
         """Read a SPIFFE bundle document (JWKS) of at most 1 MiB and 256 keys; raise BadBundle.
 
-        Integers are whole up to 2**53 (RFC 7493), which bounds `spiffe_sequence` too. The reason is DEV_MARKER when an anchor is marked and `allow_dev` is not set.
+        Its reason is DEV_MARKER when an anchor is marked and `allow_dev` is not set. Integers end
+        at 2**53 (RFC 7493 section 2.2), `spiffe_sequence` included.
         """
         try:
             jwks = parse_json_object(
