@@ -1,7 +1,7 @@
 """The catalogue, turned against the demo: ledger, the CA and our own client.
 
-The attacker is given more than a real one has: the issuing handle of the throw-away CA. So every forged certificate and
-token is genuine but for the one thing that is wrong with it.
+The attacker is given more than a real one has: the issuing handle of the throw-away CA. So every
+forged certificate and token is genuine but for the one thing that is wrong with it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography.x509 import Certificate
@@ -30,6 +30,7 @@ from zerotrust.probe.verdict import Outcome
 
 DOMAIN = TrustDomain("example.org")
 LEDGER = DOMAIN.id("ledger")
+STREAM_SECONDS = 6.0  # by when a stream over a certificate of three seconds must be dead
 Progress = Callable[[str], None]
 
 
@@ -123,7 +124,8 @@ def attack_stream(authority: ForgedAuthority, port: int) -> Row:
     now = material(authority, port)
     svid = authority.issue(now.honest.svid.id, ttl=3)
     seconds = hold(("127.0.0.1", port), now.call(svid=svid, target=b"/stream"), longest=8.0)
-    outcome = Outcome.REFUSED if seconds is not None and seconds < 6 else Outcome.ACCEPTED
+    in_time = seconds is not None and seconds < STREAM_SECONDS
+    outcome = Outcome.REFUSED if in_time else Outcome.ACCEPTED
     where = "guard: cut" + (f" after {seconds:.1f} s" if seconds is not None else " never")
     return Row("ZT-HTTP-005/stream", "an endless stream past expiry", outcome, where)
 
@@ -149,26 +151,22 @@ def attack_ca(folder: Path, progress: Progress) -> Iterator[Row]:
 
 def attack_by_posing(folder: Path, authority: ForgedAuthority) -> Row:
     """Pose as the CA with a workload's genuine certificate, and wait for a join token."""
-    from zerotrust.probe.trap import Trap
-
-    token = dev.mint(folder / "certs-dev", "intruder")
+    certs = folder / "certs-dev"
+    token = dev.mint(certs, "intruder")
     joined = JoinToken.parse(token.read_text())
+    genuine = issuance.fetch_bundle(parse_address(joined.address))
     now = material(authority, 1)
-    with Trap(now.neighbour.svid) as trap:
-        posed = JoinToken(f"127.0.0.1:{trap.port}", joined.ca, joined.anchors, joined.secret)
-        token.write_text(posed.dump())
-        try:
-            WorkloadIdentity.from_url(f"ca:{token}", dev=True).close()
-            refusal = ""
-        except Exception as error:  # noqa: BLE001 - whatever it raises is its refusal
-            refusal = type(error).__name__
-    leaked = any(joined.evidence.value.encode() in data for data in trap.received)
-    outcome = Outcome.REFUSED if refusal and not leaked else Outcome.ACCEPTED
+
+    def enrol(address: str) -> None:
+        token.write_text(replace(joined, address=address).dump())
+        WorkloadIdentity.from_url(f"ca:{token}", dev=True).close()
+
+    verdict = clients.pose_as_ca(now, genuine, joined.evidence.value, enrol)
     return Row(
         "ZT-CLI-002/posing-as-ca",
         "a workload of the domain posing as the CA",
-        outcome,
-        f"our client: {refusal}, join token {'LEAKED' if leaked else 'not sent'}",
+        verdict.outcome,
+        f"our client: {verdict.reason}, {verdict.seen}",
     )
 
 

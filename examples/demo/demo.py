@@ -1,8 +1,9 @@
 """Three services under attack: `make demo`.
 
-A throw-away CA gives storefront, orders and ledger identities that live for twenty seconds. Honest calls go through
-all three while the identities rotate; meanwhile every attack of the catalogue is tried against ledger, against the
-CA and against our own client. Exit 0 only if every honest call passed and every attack was refused.
+A throw-away CA gives storefront, orders and ledger identities that live for twenty seconds.
+Honest calls go through all three while the identities rotate; meanwhile every attack of the
+catalogue is tried against ledger, against the CA and against our own client. Exit 0 only if every
+honest call passed and every attack was refused.
 """
 
 from __future__ import annotations
@@ -116,13 +117,11 @@ def start(folder: Path, name: str, port: int, url: str) -> subprocess.Popen[byte
 
 def attack_everything(folder: Path, ports: dict[str, int]) -> list[Row]:
     """Try everything, telling how far it got."""
-    rows: list[Row] = []
-    for row in (
+    rows = [
         *attack_ledger(folder, ports["ledger"], progress),
         *attack_ca(folder, progress),
         *attack_clients(folder, ports["ledger"], progress),
-    ):
-        rows.append(row)
+    ]
     progress("")
     return rows
 

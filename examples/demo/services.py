@@ -1,6 +1,7 @@
 """Three services of the demo: storefront calls orders, orders calls ledger, each proving who it is.
 
-Each is an ordinary Starlette application; `zerotrust serve` puts the identity and the policy around it.
+Each is an ordinary Starlette application; `zerotrust serve` puts the identity and the policy
+around it.
 """
 
 from __future__ import annotations

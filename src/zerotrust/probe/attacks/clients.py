@@ -41,6 +41,20 @@ def is_served(m: Material, call: Call) -> bool:
     return any(b"workload-identity-token" in request.lower() for request in trap.received)
 
 
+def pose_as_ca(m: Material, published: bytes, secret: str, enrol: Call) -> Verdict:
+    """Play the CA with a neighbour's certificate and the CA's genuine, public bundle.
+
+    `enrol(host:port)` makes a workload enrol there with a join token whose secret is `secret`.
+    """
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(published)}"
+    answer = f"{head}\r\nConnection: close\r\n\r\n".encode() + published
+    with Trap(m.neighbour.svid, answer=answer) as trap:
+        refusal = _attempt(enrol, f"127.0.0.1:{trap.port}")
+    if not trap.received:
+        return Verdict(Outcome.INCONCLUSIVE, "the workload never asked")
+    return _judge(refusal, [data for data in trap.received if secret.encode() in data])
+
+
 def _presenting(certificate: Callable[[Material], X509Svid]) -> Callable[[Material, Call], Verdict]:
     def lure(m: Material, call: Call) -> Verdict:
         with Trap(certificate(m)) as trap:

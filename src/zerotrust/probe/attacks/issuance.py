@@ -75,6 +75,11 @@ def enrol(issuer: Issuer, request: EnrolRequest) -> Answer:
     return _post(issuer.bootstrap, ENROL_PATH, request.dump())
 
 
+def fetch_bundle(bootstrap: Address) -> bytes:
+    """Return what the CA publishes to anybody."""
+    return _post(bootstrap, BUNDLE_PATH, b"", method="GET").body
+
+
 def honest_request(issuer: Issuer, evidence: Evidence) -> EnrolRequest:
     """Return an enrolment that the CA must accept while the evidence holds."""
     return EnrolRequest(evidence, _keys(issuer.id, evidence)[0])
