@@ -131,6 +131,11 @@ def test_a_full_disk_is_told_as_what_it_is(raising: Raise) -> None:
     )
 
 
+def test_a_missing_server_library_is_told_as_the_extra_to_install(raising: Raise) -> None:
+    raising(ModuleNotFoundError("No module named 'uvicorn'", name="uvicorn"))
+    assert 'pip install "zerotrust-kit[asgi]"' in CliRunner().invoke(cli, ["explain"]).stderr
+
+
 def test_an_interrupt_is_quiet(raising: Raise) -> None:
     raising(KeyboardInterrupt())
     result = CliRunner().invoke(cli, ["explain"])

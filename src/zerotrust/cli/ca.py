@@ -91,6 +91,11 @@ def run(
     passphrase_file: Path | None,
 ) -> None:
     """Run the CA in DIRECTORY until SIGTERM; `entry` and `token` reach it there."""
+    from zerotrust.workload.hygiene import environment_warnings, harden_process
+
+    harden_process()
+    for warning in environment_warnings():
+        click.echo(f"warning: {warning}", err=True)
     if dev:
         from zerotrust.ca import dev as dev_ca
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +51,10 @@ def run(name: str, directory: Path, argv: tuple[str, ...]) -> None:
     """Run a program with the identity of a workload: dev run --as web -- python web.py."""
     from zerotrust import settings
     from zerotrust.ca import dev
+    from zerotrust.workload.hygiene import harden_process
 
     token = dev.mint(directory, name)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys live in the program's memory
+    harden_process()
     given = {settings.IDENTITY: f"ca:{token}", settings.DEV: "1"}
     environment = {**os.environ, **given}  # noqa: TID251 - handed on, not read
     try:

@@ -15,7 +15,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 import click
 
 from zerotrust.audit import printable
-from zerotrust.core.errors import Category, Reason, ZeroTrustError
+from zerotrust.core.errors import Category, MissingExtra, Reason, ZeroTrustError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,6 +25,7 @@ UNAVAILABLE: Final = 3
 INTERRUPTED: Final = 130
 _JSON: Final = "zerotrust.json"  # key in click's Context.meta
 _DETAIL_LIMIT: Final = 1000
+_SERVERS: Final = {"uvicorn", "starlette", "httptools", "uvloop", "websockets"}
 
 
 def json_option(function: Callable[P, R]) -> Callable[P, R]:
@@ -69,23 +70,28 @@ def complain(exc: BaseException) -> int:
         error = {"code": code, "reason": reason, "detail": detail}
         click.echo(json.dumps({"error": error}), err=True)
     else:
-        click.echo(f"error: {code} {reason}" + (f": {detail}" if detail else ""), err=True)
+        click.echo(f"error: {code} {reason}" + (f": {_plain(detail)}" if detail else ""), err=True)
         click.echo(f"help:  zerotrust explain {code}", err=True)
     return exit_code
 
 
 def _judge(exc: BaseException) -> tuple[str, str, str, int]:
+    if isinstance(exc, ModuleNotFoundError) and str(exc.name).partition(".")[0] in _SERVERS:
+        exc = MissingExtra("asgi")
     if isinstance(exc, ZeroTrustError):
         unavailable = exc.category is Category.UNAVAILABLE
-        detail = printable(exc.detail, _DETAIL_LIMIT)
-        return exc.code, str(exc.reason), detail, UNAVAILABLE if unavailable else FAILED
+        return exc.code, str(exc.reason), exc.detail, UNAVAILABLE if unavailable else FAILED
     if isinstance(exc, OSError):
         reason = Reason.FILE_ACCESS
         where = f": {exc.filename}" if exc.filename else ""
-        return reason.code, reason, printable(f"{exc.strerror or 'I/O error'}{where}"), FAILED
+        return reason.code, reason, f"{exc.strerror or 'I/O error'}{where}", FAILED
     place = traceback.extract_tb(exc.__traceback__)[-1]
     detail = f"{type(exc).__name__} at {Path(place.filename).name}:{place.lineno}; please report it"
     return Reason.UNFORESEEN.code, Reason.UNFORESEEN, detail, FAILED
+
+
+def _plain(detail: str) -> str:
+    return printable(detail, _DETAIL_LIMIT).replace('\\"', '"')  # a quote harms no terminal
 
 
 def _wants_json() -> bool:
