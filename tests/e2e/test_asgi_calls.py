@@ -1,4 +1,4 @@
-"""Calls against a served application, over real TLS: one good call, and each attack one change away."""
+"""Calls over real TLS: one good call, and each attack one change away from it."""
 
 from __future__ import annotations
 

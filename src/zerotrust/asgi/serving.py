@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -38,6 +39,7 @@ from zerotrust.workload.policy_file import PolicyFile
 from zerotrust.workload.snapshot_feed import SnapshotFeed
 
 _STDERR: Final = 2
+_LOG: Final = logging.getLogger("uvicorn.error")
 _IDENTITY: Final = "ZEROTRUST_IDENTITY"
 
 
@@ -70,6 +72,7 @@ class Serving:
         config = self._config(workers=1)
         config.load()
         with bind(config.host, config.port) as sock:
+            _announce(sock)
             return _run(config, sock)
 
     def _work(self, inherited: Inheritance) -> int:
@@ -91,6 +94,7 @@ class Serving:
                 if count > 1:
                     refuse_unshared_proofs(policy)
             with bind(plan.host, plan.port) as sock, SnapshotFeed(identity) as feed:
+                _announce(sock)
                 changed = _watch(plan) if plan.should_reload else None
                 return Workers(arguments, sock, feed.url, count, changed=changed).run()
 
@@ -137,6 +141,12 @@ class Serving:
             return
         with contextlib.closing(HealthPort(self.health_port)):
             yield
+
+
+def _announce(sock: socket.socket) -> None:
+    host, port = sock.getsockname()[:2]
+    where = f"[{host}]" if ":" in host else host
+    _LOG.info("Serving on https://%s:%d (press CTRL+C to quit)", where, port)
 
 
 def _run(config: Config, sock: socket.socket) -> int:

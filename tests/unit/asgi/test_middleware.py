@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import socket
+import threading
+from typing import Any
+
+import pytest
+import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.identities import FixedIdentity
+from support.served import POLICY, Lines, until
+from zerotrust import clock
+from zerotrust.asgi import protect
+from zerotrust.asgi.connection import PEER, TARGET, Connection, connection_of, target_of
+from zerotrust.asgi.middleware import _HIDDEN, Protected
+from zerotrust.audit import AuditEvent, AuditLog
+from zerotrust.core.errors import ConfigurationError, RequestRejected
+from zerotrust.core.policy.syntax import parse_policy
+from zerotrust.probe.forge import ForgedAuthority
+
+Messages = list[dict[str, Any]]
+
+
+async def unreachable(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError("the application was reached")
+
+
+@pytest.fixture(scope="module")
+def ca() -> ForgedAuthority:
+    return ForgedAuthority(now=clock.now())
+
+
+def protected(ca: ForgedAuthority, app: Any = unreachable, **settings: Any) -> Protected:
+    settings.setdefault("audit", AuditLog(Lines()))
+    identity = FixedIdentity(ca.snapshot("orders"))
+    return protect(app, identity, parse_policy(POLICY.encode()), **settings)
+
+
+def run(app: Any, scope: dict[str, Any]) -> Messages:
+    """What the application sends for a scope whose client says nothing."""
+    sent: Messages = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": scope["type"] + ".connect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def call() -> None:
+        await app(scope, receive, send)
+
+    asyncio.run(call())
+    return sent
+
+
+def scope(kind: str = "http", **parts: Any) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "method": "GET",
+        "path": "/echo",
+        "raw_path": b"/echo",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+        **parts,
+    }
+
+
+def test_a_scope_without_our_connection_is_refused(ca: ForgedAuthority) -> None:
+    assert run(protected(ca), scope())[0]["status"] == 401
+
+
+def test_a_websocket_without_our_connection_is_closed_before_it_is_accepted(
+    ca: ForgedAuthority,
+) -> None:
+    assert run(protected(ca), scope("websocket")) == [{"type": "websocket.close", "code": 1008}]
+
+
+def test_a_websocket_is_refused_with_a_response_where_the_server_can_send_one(
+    ca: ForgedAuthority,
+) -> None:
+    able = scope("websocket", extensions={"websocket.http.response": {}})
+    sent = run(protected(ca), able)
+    assert sent[0]["type"] == "websocket.http.response.start"
+    assert sent[0]["status"] == 401
+    assert json.loads(sent[1]["body"])["status"] == 401
+
+
+@pytest.mark.parametrize("forged", ["spiffe://example.org/web", {"id": "x"}, object(), None])
+def test_a_peer_that_our_server_did_not_make_is_refused(ca: ForgedAuthority, forged: Any) -> None:
+    faked = scope(extensions={PEER: forged, TARGET: b"/echo"})
+    assert run(protected(ca), faked)[0]["status"] == 401
+
+
+def test_a_connection_without_tls_has_no_peer(ca: ForgedAuthority) -> None:
+    class Plain(asyncio.BaseTransport):
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            return {"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)}.get(name, default)
+
+    connection = Connection(Plain())
+    assert connection.peer is None
+    assert connection.is_over(0)
+    faked = scope(extensions={PEER: connection, TARGET: b"/echo"})
+    assert run(protected(ca), faked)[0]["status"] == 401
+
+
+@pytest.mark.parametrize("kind", ["http2", "quic", "", "HTTP", "telnet"])
+def test_an_unknown_scope_type_is_refused(ca: ForgedAuthority, kind: str) -> None:
+    with pytest.raises(RequestRejected, match=r"scope\.unknown"):
+        run(protected(ca), scope(kind))
+
+
+def test_lifespan_passes_unasked(ca: ForgedAuthority) -> None:
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["type"])
+
+    run(protected(ca, app), {"type": "lifespan"})
+    assert seen == ["lifespan"]
+
+
+def test_an_exception_nobody_foresaw_is_a_refusal(
+    ca: ForgedAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = Lines()
+    app = protected(ca, audit=AuditLog(lines))
+    monkeypatch.setattr(Protected, "_current_guard", lambda *_: 1 / 0)
+    monkeypatch.setattr("zerotrust.asgi.connection.peer_of", lambda _: _verified(ca))
+    connection = Connection(asyncio.BaseTransport({"sockname": ("127.0.0.1", 1)}))
+    sent = run(app, scope(extensions={PEER: connection, TARGET: b"/echo"}))
+    assert sent[0]["status"] == 503
+    assert lines.reasons() == ["unforeseen"]
+    assert "ZeroDivisionError" not in repr(sent)
+
+
+def _verified(ca: ForgedAuthority) -> Any:
+    from zerotrust.core.spiffe.x509_svid import accept_leaf
+
+    return accept_leaf(ca.chain_der(ca.issue("web")), ca.bundles, clock.now())
+
+
+def test_an_audit_log_that_is_required_and_fails_refuses_the_call(
+    ca: ForgedAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        def write(self, event: AuditEvent) -> None:
+            raise OSError(28, "disk full")
+
+    monkeypatch.setattr("zerotrust.asgi.connection.peer_of", lambda _: _verified(ca))
+    app = protected(ca, audit=AuditLog(Full(), required=True, alarm=lambda _: None))
+    connection = Connection(asyncio.BaseTransport({"sockname": ("127.0.0.1", 1)}))
+    call = scope(extensions={PEER: connection, TARGET: b"/healthz"})
+    assert run(app, call)[0]["status"] == 503
+
+
+def test_an_application_is_protected_once(ca: ForgedAuthority) -> None:
+    with pytest.raises(ConfigurationError, match="already protected"):
+        protected(ca, protected(ca))
+
+
+def test_servers_take_the_protected_application_for_asgi_3(ca: ForgedAuthority) -> None:
+    config = uvicorn.Config(protected(ca), log_config=None)
+    config.load()
+    assert config.interface == "asgi3"
+    assert inspect.isfunction(Protected.__call__)
+
+
+def test_plain_uvicorn_serves_nothing_of_a_protected_application(ca: ForgedAuthority) -> None:
+    config = uvicorn.Config(protected(ca), port=0, log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
+        thread.start()
+        until(lambda: server.started)
+        with socket.create_connection(sock.getsockname(), timeout=5) as client:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            answer = b""
+            while chunk := client.recv(4096):
+                answer += chunk
+        server.should_exit = True
+        thread.join(10)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"www-authenticate: WPT" in answer
+
+
+@pytest.mark.parametrize(
+    ("parts", "target"),
+    [
+        ({"raw_path": b"/a", "query_string": b"b=1"}, b"/a?b=1"),
+        ({"raw_path": b"/root/a", "root_path": "/root"}, b"/a"),
+        ({"extensions": {TARGET: b"//raw"}}, b"//raw"),
+        ({"raw_path": None}, b""),
+    ],
+)
+def test_the_target_is_read_as_sent(parts: dict[str, Any], target: bytes) -> None:
+    assert target_of(scope(**parts)) == target
+
+
+def test_no_connection_is_found_in_a_scope_without_one() -> None:
+    assert connection_of({}) is None
+    assert connection_of({"extensions": {PEER: "x"}}) is None
+
+
+@given(st.sampled_from(sorted(_HIDDEN)))
+def test_every_spelling_of_a_hidden_header_reads_as_one_with_hyphens(name: bytes) -> None:
+    assert name.replace(b"_", b"-") in _HIDDEN
