@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from zerotrust.core.errors import MalformedError, Reason, TokenRejected
-from zerotrust.core.jose.encoding import b64url_decode, b64url_encode, parse_claims
+from zerotrust.core.jose.encoding import b64url_decode, b64url_octets, parse_claims
 from zerotrust.core.jose.keys import PublicJwk, SigningKey, verify_bytes
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 MAX_TOKEN_BYTES: Final = 4096
 
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+# What is signed was built by us a moment ago: it has no cycles to look for.
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
 
 
 class CompactJws(NamedTuple):
@@ -93,9 +94,9 @@ def verify_signature(jws: CompactJws, key: PublicJwk) -> None:
 
 def sign_compact(header: Mapping[str, str], claims: Mapping[str, Any], key: SigningKey) -> str:
     """Return the compact JWS; `alg` is the key's and is written here."""
-    segment = _header_segment(key.alg, tuple(header.items()))
-    signed = f"{segment}.{b64url_encode(_ENCODER.encode(claims).encode('ascii'))}"
-    return f"{signed}.{b64url_encode(key.sign(signed.encode('ascii')))}"
+    payload = b64url_octets(_ENCODER.encode(claims).encode("ascii"))
+    signed = _header_segment(key.alg, tuple(header.items())) + b"." + payload
+    return (signed + b"." + b64url_octets(key.sign(signed))).decode("ascii")
 
 
 @lru_cache(maxsize=256)  # few headers exist; what strangers send cannot grow it
@@ -104,5 +105,5 @@ def _parse_header(segment: bytes) -> Mapping[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def _header_segment(alg: str, members: tuple[tuple[str, str], ...]) -> str:
-    return b64url_encode(_ENCODER.encode({**dict(members), "alg": alg}).encode("ascii"))
+def _header_segment(alg: str, members: tuple[tuple[str, str], ...]) -> bytes:
+    return b64url_octets(_ENCODER.encode({**dict(members), "alg": alg}).encode("ascii"))

@@ -20,7 +20,12 @@ MAX_CLAIMS_DEPTH: Final = 8
 
 def b64url_encode(data: bytes) -> str:
     """Return unpadded base64url (RFC 7515 section 2)."""
-    return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=").decode("ascii")
+    return b64url_octets(data).decode("ascii")
+
+
+def b64url_octets(data: bytes) -> bytes:
+    """Return unpadded base64url as bytes, for what is signed."""
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=")
 
 
 def b64url_decode(text: str | bytes) -> bytes:
