@@ -1,14 +1,14 @@
 """Which patterns cover a call, found without reading them all.
 
-1. Every distinct pattern is a small number; callers and routes are numbered apart.
+1. A caller leads to the entries of the patterns that name it, a call to the numbers of its routes.
 2. A lookup walks the call's own segments: it costs what the call is long, not what the policy is.
 3. An index grows only while its policy is built; then any number of threads may read it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar
 
 from zerotrust.core.policy.patterns import (
     ANY,
@@ -21,35 +21,40 @@ from zerotrust.core.policy.patterns import (
 )
 from zerotrust.core.spiffe.ids import SpiffeId, TrustDomain
 
+T = TypeVar("T")
+
 _NONE: Final = -1
 
 
-class PrincipalIndex:
-    """From a caller to the numbers of the patterns that name it."""
+class PrincipalIndex(Generic[T]):
+    """From a caller to the entries (whatever `fresh` makes) of the patterns that name it."""
 
-    def __init__(self, own: TrustDomain) -> None:
-        self._own = own
-        self._root = _Node()
-        self._foreign: dict[SpiffeId, int] = {}
-        self._count = 0
+    def __init__(self, own: TrustDomain, fresh: Callable[[], T]) -> None:
+        self._own, self._fresh = own, fresh
+        self._literal: dict[str, T] = {}  # by full ID, of any trust domain
+        self._patterns = _Node()
+        self._entries: list[T] = []  # of the patterns, by number
 
-    def add(self, pattern: PrincipalPattern) -> int:
-        """Return the pattern's number."""
-        if pattern.trust_domain == self._own:
-            number = self._root.add(pattern.segments, self._count, tail=pattern.tail)
-        else:
-            literal = tuple(segment for segment in pattern.segments if segment is not None)
-            principal = SpiffeId(pattern.trust_domain, literal)
-            number = self._foreign.setdefault(principal, self._count)
-        self._count += number == self._count
-        return number
+    def add(self, pattern: PrincipalPattern) -> T:
+        """Return the pattern's entry, a fresh one where it is new."""
+        if not pattern.tail and None not in pattern.segments:
+            path = "/".join(segment or "" for segment in pattern.segments)
+            text = f"{pattern.trust_domain}/{path}"
+            if text not in self._literal:
+                self._literal[text] = self._fresh()
+            return self._literal[text]
+        number = self._patterns.add(pattern.segments, len(self._entries), tail=pattern.tail)
+        if number == len(self._entries):
+            self._entries.append(self._fresh())
+        return self._entries[number]
 
-    def find(self, principal: SpiffeId) -> Sequence[int]:
-        """Return the numbers of all patterns that cover this caller."""
-        if principal.trust_domain == self._own:
-            return self._root.find(principal.segments)
-        number = self._foreign.get(principal)
-        return () if number is None else (number,)
+    def find(self, principal: SpiffeId) -> list[T]:
+        """Return the entries of all patterns that cover this caller."""
+        literal = self._literal.get(str(principal))
+        found = [] if literal is None else [literal]
+        if self._entries and principal.trust_domain == self._own:
+            found += [self._entries[number] for number in self._patterns.find(principal.segments)]
+        return found
 
 
 class RouteIndex:
@@ -89,13 +94,16 @@ class RouteIndex:
         return found
 
 
+_CHILDLESS: Final[dict[str, _Node]] = {}  # shared by all leaves, never written to
+
+
 class _Node:
     """A place in a tree of segments; pattern `end` stops here, pattern `tail` takes the rest."""
 
     __slots__ = ("any", "children", "end", "tail")
 
     def __init__(self) -> None:
-        self.children: dict[str, _Node] = {}
+        self.children = _CHILDLESS
         self.any: _Node | None = None
         self.end = _NONE
         self.tail = _NONE
@@ -106,6 +114,7 @@ class _Node:
             if segment is not None:
                 below = node.children.get(segment)
                 if below is None:
+                    node.children = {} if node.children is _CHILDLESS else node.children
                     below = node.children[segment] = _Node()
             else:
                 below = node.any = node.any or _Node()

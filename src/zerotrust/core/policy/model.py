@@ -5,8 +5,7 @@
 2. Any satisfied allow rule wins. Of those that cover a call the one with the weakest token mode is
    asked: where its mode is not met, no other's is.
 3. A rule covers a call when one of its principals covers the caller and one of its routes covers
-   the route. The index holds these pairs, so a decision costs the same for ten rules and for a
-   hundred thousand.
+   the route. The index holds these pairs, so a decision does not read the rules, however many.
 4. A policy is checked whole while it is built, and never changes afterwards.
 """
 
@@ -15,9 +14,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from zerotrust.core.errors import Reason
 from zerotrust.core.mode import Mode
@@ -35,8 +34,8 @@ from zerotrust.core.spiffe.ids import SpiffeId, TrustDomain
 
 MAX_RULES: Final = 150_000
 MAX_PAIRS: Final = 2_000_000  # principals x routes, over all rules: what the index must hold
-_ROUTE_BITS: Final = 22  # MAX_PAIRS < 2**22: a pair is caller << 22 | route
 _REASONS: Final = frozenset(Reason)
+_Entry = TypeVar("_Entry")
 _RULE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
 
@@ -116,66 +115,95 @@ class Policy:
         `method` is an HTTP method, `WS` or `grpc`. `path` is decoded once and canonical, as the
         request filter gives it; for gRPC it is `package.Service/Method`.
         """
-        rules = self._rules
-        routes = rules.routes.find(method, path)
-        callers = rules.callers.find(principal)
-        if rules.denied:
-            rank, route = _first(rules.denied, callers, routes)
-            if rank is not None:
-                return Decision(Reason.RULE_DENY, rules.deny[rank].id, rules.route_texts[route])
-        rank, route = _first(rules.allowed, callers, routes)
-        if rank is None:
-            return Decision(
-                Reason.RULE_NONE, None, rules.route_texts[routes[0]] if routes else None
-            )
-        rule = rules.allow[rank]
-        if mode < rule.token:
-            return Decision(Reason.TOKEN_MODE, rule.id, rules.route_texts[route], rule.token)
-        return Decision(None, rule.id, rules.route_texts[route])
+        routes = self._rules.routes.find(method, path)
+        ruling: _Ruling | None = None
+        for table in self._rules.callers.find(principal):
+            for route in routes:
+                found = table.get(route)
+                if found is not None and (ruling is None or found.rank < ruling.rank):
+                    ruling = found
+        if ruling is None:
+            covered = self._rules.route_texts[routes[0]] if routes else None
+            return Decision(Reason.RULE_NONE, None, covered)
+        return ruling.met if mode >= ruling.token else ruling.short
 
     def is_open(self, method: str, path: str) -> str | None:
         """Return the open route's text where this call needs no token and no rule, else None."""
         return self._open.get((method, path))
 
 
-class _Rules:
-    """The pairs of all rules, ranked by (mode, id): of several, the lowest rank is asked."""
+class _Ruling:
+    """What one rule says about one route: `met` for a call of at least mode `token`, else `short`.
 
-    __slots__ = (
-        "_caller_numbers", "_federated", "_foreign", "_ids", "_own", "_pairs", "_route_numbers",
-        "allow", "allowed", "callers", "denied", "deny", "route_texts", "routes",
-    )  # fmt: skip
+    Of the rulings that cover a call the one of the lowest rank decides. Deny rules come before
+    allow rules, and these stand by mode, so that the first is satisfied where any is.
+    """
+
+    __slots__ = ("met", "rank", "short", "token")
+
+    def __init__(self, rank: int, rule: Allow | Deny, route: str) -> None:
+        self.rank = rank
+        denied = Decision(Reason.RULE_DENY, rule.id, route)
+        if isinstance(rule, Deny):
+            self.token, self.met, self.short = Mode.BOUND, denied, denied
+        else:
+            self.token, self.met = rule.token, Decision(None, rule.id, route)
+            self.short = Decision(Reason.TOKEN_MODE, rule.id, route, rule.token)
+
+
+_Table = dict[int, _Ruling]  # number of a route -> what is said about it
+
+
+class _Rules:
+    """The index: one table of rulings for each distinct entry of `from`."""
 
     def __init__(self, policy: Policy) -> None:
         self._own, self._federated = policy.trust_domain, policy.federated
         if self._own in self._federated:
-            raise PolicyFault(
-                "our own trust domain is never federated; delete it here", "federated"
-            )
+            problem = "our own trust domain is never federated; delete it here"
+            raise PolicyFault(problem, "federated")
         if len(policy.allow) + len(policy.deny) > MAX_RULES:
             raise PolicyFault(f"more than {MAX_RULES} rules; split the service")
-        self.callers, self.routes = PrincipalIndex(self._own), RouteIndex()
+        self.callers: PrincipalIndex[_Table] = PrincipalIndex(self._own, dict)
+        self.routes = RouteIndex()
         self.route_texts: list[str] = []
-        self._caller_numbers: dict[str, int] = {}
+        self._caller_tables: dict[str, _Table] = {}
         self._route_numbers: dict[str, int] = {}
         self._foreign: set[TrustDomain] = set()
         self._ids: set[str] = set()
         self._pairs = 0
-        allow_pairs = [self._pairs_of(rule, "allow", n) for n, rule in enumerate(policy.allow)]
-        deny_pairs = [self._pairs_of(rule, "deny", n) for n, rule in enumerate(policy.deny)]
+        allow = [(rule, *self._pair(rule, "allow", n)) for n, rule in enumerate(policy.allow)]
+        deny = [(rule, *self._pair(rule, "deny", n)) for n, rule in enumerate(policy.deny)]
         for domain in sorted(self._federated - self._foreign):
             raise PolicyFault(f"no rule names {domain}; delete it here", "federated")
-        order = sorted(
-            range(len(allow_pairs)), key=lambda n: (policy.allow[n].token, policy.allow[n].id)
-        )
-        self.allow = tuple(policy.allow[n] for n in order)
-        self.allowed = _ranked(allow_pairs[n] for n in order)
-        self._refuse_unreachable(allow_pairs, order)
-        order = sorted(range(len(deny_pairs)), key=lambda n: policy.deny[n].id)
-        self.deny = tuple(policy.deny[n] for n in order)
-        self.denied = _ranked(deny_pairs[n] for n in order)
+        order = sorted(range(len(allow)), key=lambda n: (allow[n][0].token, allow[n][0].id))
+        for rank, place in enumerate(order):
+            self._refuse_unreachable(rank, *allow[place], place)
+        for rank, (rule, tables, routes) in enumerate(sorted(deny, key=lambda entry: entry[0].id)):
+            self._rule(rank - len(deny), rule, tables, routes)
+        self._caller_tables, self._route_numbers = {}, {}  # built: needed no more
 
-    def _pairs_of(self, rule: Allow | Deny, table: str, place: int) -> list[int]:
+    def _refuse_unreachable(
+        self, rank: int, rule: Allow, tables: list[_Table], routes: list[int], place: int
+    ) -> None:
+        """Enter an allow rule; refuse it where others allow all of it with no stronger mode."""
+        if not self._rule(rank, rule, tables, routes):
+            other = shown(tables[0][routes[0]].met.rule)
+            problem = f"{shown(rule.id)} never decides: {other} already allows it"
+            raise PolicyFault(problem, "allow", place, "id")
+
+    def _rule(self, rank: int, rule: Allow | Deny, tables: list[_Table], routes: list[int]) -> bool:
+        """Enter a rule wherever no lower rank stands; return whether it stands anywhere."""
+        stands = False
+        for route in routes:
+            ruling = _Ruling(rank, rule, self.route_texts[route])
+            for table in tables:
+                if route not in table or rank < table[route].rank:
+                    table[route] = ruling
+                    stands = True
+        return stands
+
+    def _pair(self, rule: Allow | Deny, table: str, place: int) -> tuple[list[_Table], list[int]]:
         if not _RULE_ID.fullmatch(rule.id):
             raise PolicyFault(
                 f"{shown(rule.id)}: 1 to 128 of A-Z a-z 0-9 . _ -", table, place, "id"
@@ -185,28 +213,28 @@ class _Rules:
                 f"{shown(rule.id)} is used twice; ids name one rule", table, place, "id"
             )
         self._ids.add(rule.id)
-        callers = _numbers(rule.principals, self._caller, (table, place, "from"))
-        routes = _numbers(rule.routes, self._route, (table, place, "to"))
+        tables = _each(rule.principals, self._caller, id, (table, place, "from"))
+        routes = _each(rule.routes, self._route, int, (table, place, "to"))
         if table == "allow" and ANY in rule.routes:
             problem = "only deny rules cover everything; name the routes"
             raise PolicyFault(problem, table, place, "to", rule.routes.index(ANY))
-        self._pairs += len(callers) * len(routes)
+        self._pairs += len(tables) * len(routes)
         if self._pairs > MAX_PAIRS:
             problem = f"more than {MAX_PAIRS} pairs of caller and route so far; use patterns"
             raise PolicyFault(problem, table, place)
-        return [caller << _ROUTE_BITS | route for caller in callers for route in routes]
+        return tables, routes
 
-    def _caller(self, text: str) -> int:
-        number = self._caller_numbers.get(text)
-        if number is None:
+    def _caller(self, text: str) -> _Table:
+        table = self._caller_tables.get(text)
+        if table is None:
             pattern = parse_principal(text, self._own)
             if pattern.trust_domain != self._own:
                 if pattern.trust_domain not in self._federated:
                     domain = shown(pattern.trust_domain.name)
                     raise PolicyFault(f"{shown(text)} is foreign: list {domain} under federated")
                 self._foreign.add(pattern.trust_domain)
-            number = self._caller_numbers[text] = self.callers.add(pattern)
-        return number
+            table = self._caller_tables[text] = self.callers.add(pattern)
+        return table
 
     def _route(self, text: str) -> int:
         number = self._route_numbers.get(text)
@@ -217,56 +245,27 @@ class _Rules:
             self.route_texts[number] = min(self.route_texts[number], text)
         return number
 
-    def _refuse_unreachable(self, pairs: list[list[int]], order: list[int]) -> None:
-        """Refuse a rule all of whose pairs another rule allows with the same or a weaker mode."""
-        for rank, place in enumerate(order):
-            deciding = {self.allowed[pair] for pair in pairs[place]}
-            if rank not in deciding:
-                other = shown(self.allow[min(deciding)].id)
-                problem = (
-                    f"{shown(self.allow[rank].id)} never decides: {other} already allows all of it"
-                )
-                raise PolicyFault(problem, "allow", place, "id")
 
-
-def _ranked(pairs: Iterable[list[int]]) -> dict[int, int]:
-    table: dict[int, int] = {}
-    for rank, rule_pairs in enumerate(pairs):
-        for pair in rule_pairs:
-            table.setdefault(pair, rank)
-    return table
-
-
-def _first(
-    table: dict[int, int], callers: Sequence[int], routes: Sequence[int]
-) -> tuple[int | None, int]:
-    """Return the lowest rank among the pairs, and the number of the route it was found by."""
-    best: int | None = None
-    by = 0
-    for caller in callers:
-        base = caller << _ROUTE_BITS
-        for route in routes:
-            rank = table.get(base | route)
-            if rank is not None and (best is None or rank < best):
-                best, by = rank, route
-    return best, by
-
-
-def _numbers(
-    texts: Sequence[str], number: Callable[[str], int], at: tuple[str | int, ...]
-) -> list[int]:
+def _each(
+    texts: Sequence[str],
+    entry: Callable[[str], _Entry],
+    same: Callable[[_Entry], int],
+    at: tuple[str | int, ...],
+) -> list[_Entry]:
+    """Return the index's entry for each text; refuse none at all and the same one twice."""
     if not texts:
         raise PolicyFault("empty means nobody and nothing; name them or delete the rule", *at)
-    numbers: list[int] = []
+    entries: list[_Entry] = []
     for place, text in enumerate(texts):
         try:
-            numbers.append(number(text))
+            entries.append(entry(text))
         except PolicyFault as fault:
             raise fault.under(*at, place) from None
-    if len(set(numbers)) != len(numbers):
-        twice = next(text for n, text in enumerate(texts) if numbers[n] in numbers[:n])
+    last = {same(one): place for place, one in enumerate(entries)}
+    if len(last) != len(entries):
+        twice = next(text for n, text in enumerate(texts) if last[same(entries[n])] != n)
         raise PolicyFault(f"{shown(twice)} stands here twice", *at)
-    return numbers
+    return entries
 
 
 def _refuse_pointless(rules: Sequence[Allow], opened: set[str]) -> None:
