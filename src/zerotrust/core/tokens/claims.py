@@ -34,12 +34,12 @@ def required(claims: Mapping[str, Any], name: str) -> Any:
         raise TokenRejected(Reason.TOKEN_CLAIM_MISSING, f"`{name}` is missing") from None
 
 
-def text(claims: Mapping[str, Any], name: str, *, longest: int = TEXT_MAX_CHARS) -> str | None:
+def text(claims: Mapping[str, Any], name: str, longest: int = TEXT_MAX_CHARS) -> str | None:
     """Return a string of 1 to `longest` characters, or None where the claim is absent."""
-    return required_text(claims, name, longest=longest) if name in claims else None
+    return required_text(claims, name, longest) if name in claims else None
 
 
-def required_text(claims: Mapping[str, Any], name: str, *, longest: int = TEXT_MAX_CHARS) -> str:
+def required_text(claims: Mapping[str, Any], name: str, longest: int = TEXT_MAX_CHARS) -> str:
     """Return a string of 1 to `longest` characters."""
     value = claims[name] if name in claims else required(claims, name)
     if not isinstance(value, str) or not 0 < len(value) <= longest:
