@@ -259,6 +259,22 @@ def test_outside_dev_run_its_identities_are_refused(run: Run, tmp_path: Path) ->
     assert "ZT7005" in done.stderr
 
 
+def test_of_two_ups_at_once_one_works_and_the_other_says_why_it_does_not(
+    run: Run, tmp_path: Path
+) -> None:
+    argv = command("dev", "up", "example.org", "--workload", "web")
+    both = [
+        subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    ended = [(*process.communicate(timeout=60), process.returncode) for process in both]
+    codes = sorted(code for _, _, code in ended)
+    assert codes in ([0, 0], [0, 1])
+    if codes == [0, 1]:
+        assert any(b"another zerotrust dev command is at work" in err for _, err, _ in ended)
+    assert json.loads(run("dev", "status", "--json").stdout)["running"] is True
+
+
 def test_a_lifetime_below_five_seconds_is_refused(run: Run) -> None:
     done = run("dev", "up", "example.org", "--workload", "web", "--ttl", "4s")
     assert done.returncode == 1

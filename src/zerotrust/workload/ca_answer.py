@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Never, Self
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -44,6 +45,9 @@ from zerotrust.core.tokens.wit import verify_wit
 from zerotrust.workload.identity import Snapshot, WitCredential
 
 _MAX_PENDING_BYTES: Final = 64 * 1024
+_DAMAGED: Final = (
+    "pending.json is damaged: empty the state folder and enrol again with a new join token"
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -67,17 +71,17 @@ class Pending:
 
     @classmethod
     def parse(cls, document: bytes) -> Self:
-        """Read what `dump` wrote; raise MalformedError or ConfigurationError."""
-        members = parse_json_object(document, max_bytes=_MAX_PENDING_BYTES)
+        """Read what `dump` wrote; raise ConfigurationError."""
         try:
+            members = parse_json_object(document, max_bytes=_MAX_PENDING_BYTES)
             key = load_pem_private_key(members["key"].encode(), None)
             wit_key = SigningKey.from_pem(members["wit_key"].encode())
             request = RenewRequest.parse(json.dumps(members["request"]).encode())
             parent = str(members["parent"])
-        except (KeyError, AttributeError, TypeError, ValueError) as exc:
-            raise ConfigurationError("pending.json is damaged", Reason.FILE_ACCESS) from exc
+        except (KeyError, AttributeError, TypeError, ValueError, UnsupportedAlgorithm) as exc:
+            raise ConfigurationError(_DAMAGED, Reason.FILE_ACCESS) from exc
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ConfigurationError("pending.json is damaged", Reason.FILE_ACCESS)
+            raise ConfigurationError(_DAMAGED, Reason.FILE_ACCESS)
         return cls(key, wit_key, request, parent)
 
     def dump(self) -> bytes:

@@ -6,12 +6,11 @@
    in: the same question has the same answer, another one would look like theft.
 3. What the CA says is judged by `ca_answer`; whatever is refused there leaves everything as it was.
 4. `state=DIR` is the `files:` layout. It lets a process start again without a new token, and
-   without the CA; one process at a time.
+   without the CA; one process at a time. The token file stays: once used, it is worthless.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
@@ -38,7 +37,6 @@ from zerotrust.core.errors import (
     AttestationFailed,
     CertificateRejected,
     ConfigurationError,
-    MalformedError,
     NotYetIssued,
     Reason,
     RenewalFailed,
@@ -247,9 +245,7 @@ class _State:
         """Return the keys of a question whose answer was never seen."""
         if not (self._directory / _PENDING_FILE).exists():
             return None
-        with contextlib.suppress(MalformedError):
-            return Pending.parse(self._read(_PENDING_FILE))
-        return None
+        return Pending.parse(self._read(_PENDING_FILE))
 
     def keep(self, pending: Pending) -> None:
         """Write keys down before anybody hears of them."""
