@@ -61,9 +61,7 @@ def main() -> int:
         print(paint("FAILED", "31") + honest.first_failure)
         return 1
     print(paint("OK", "32") + ": every honest call passed and every attack was refused")
-    print(
-        "next: read examples/demo/services.py, then wrap a service of your own (README, first screen)"
-    )
+    print("next: read examples/demo/services.py, then wrap a service of your own")
     return 0
 
 

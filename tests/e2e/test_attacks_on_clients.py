@@ -6,10 +6,10 @@ import asyncio
 from types import ModuleType
 
 import pytest
-from support.identities import FixedIdentity
 
 import zerotrust.httpx
 import zerotrust.httpx2
+from support.identities import FixedIdentity
 from zerotrust import clock
 from zerotrust.core.spiffe.bundle import BundleSet
 from zerotrust.probe.attacks import clients

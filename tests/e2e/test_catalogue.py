@@ -1,13 +1,13 @@
-"""The whole catalogue against a running service, over real sockets, each between two honest calls."""
+"""The whole catalogue against a running service, each attack between two honest calls."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+
 from support.identities import FixedIdentity
 from support.served import Lines, Served
-
 from zerotrust import clock
 from zerotrust.audit import AuditEvent, AuditLog
 from zerotrust.core.spiffe.bundle import BundleSet
@@ -36,7 +36,7 @@ token = "proof"
 
 
 class EveryLine(AuditLog):
-    """Writes each refusal, so that each attack's reason can be read; limits are tested elsewhere."""
+    """Writes each refusal, so that each attack's reason can be read."""
 
     def refused(self, event: AuditEvent) -> None:
         self.record(event)
