@@ -32,6 +32,7 @@ from zerotrust.core.mode import Mode
 from zerotrust.core.policy.model import Policy
 from zerotrust.core.request import (
     SINGLE_FIELDS,
+    WEBSOCKET_METHOD,
     WATCHED_FIELDS,
     Authorities,
     Target,
@@ -206,7 +207,7 @@ class Guard:
             )
         # 3. Certificate: on every call, so that a long connection dies with its SVID (RFC 5280 6).
         peer = self._require_peer(call.peer, now)
-        method = "WS" if call.kind == "websocket" else call.method
+        method = WEBSOCKET_METHOD if call.kind == "websocket" else call.method
         # Open routes end here: the certificate was asked for, a token and a rule are not.
         if (open_route := self.policy.is_open(method, target.path)) is not None:
             return Allowed(None, open_route, peer.expires_at)

@@ -22,6 +22,7 @@ from zerotrust.core.errors import Reason, RequestRejected
 Headers = Sequence[tuple[bytes, bytes]]
 
 MAX_TARGET_BYTES: Final = 8192
+WEBSOCKET_METHOD: Final = "WS"
 MAX_FIELD_BYTES: Final = 8192  # of one watched field
 
 SINGLE_FIELDS: Final = frozenset(
@@ -83,8 +84,11 @@ def parse_target(target: bytes) -> Target:
 
 
 def require_method(method: str) -> None:
-    """Raise RequestRejected(METHOD_INVALID) unless the method is upper-case letters and hyphens."""
-    if not _METHOD.fullmatch(method):
+    """Raise RequestRejected(METHOD_INVALID) unless the method is upper-case letters and hyphens.
+
+    `WS` is what policies call a WebSocket handshake; no HTTP request may come in under that name.
+    """
+    if not _METHOD.fullmatch(method) or method == WEBSOCKET_METHOD:
         raise RequestRejected(Reason.METHOD_INVALID, ascii(method[:40]))
 
 

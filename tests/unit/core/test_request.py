@@ -113,7 +113,7 @@ def test_a_method_in_upper_case_is_read(method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["", "get", "Get", "GET ", "GET\n", "-GET", "GET-", "G\u00cbT", "A" * 40]
+    "method", ["", "get", "Get", "GET ", "GET\n", "-GET", "GET-", "G\u00cbT", "A" * 40, "WS"]
 )
 def test_any_other_method_is_refused(method: str) -> None:
     with pytest.raises(RequestRejected) as refusal:

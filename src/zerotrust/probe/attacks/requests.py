@@ -184,6 +184,13 @@ ATTACKS: Final[tuple[Attack, ...]] = (
     ),
     guarded(
         "ZT-HTTP-001",
+        "ws-method",
+        "the name that policies give to WebSockets as a method",
+        lambda m: m.call(method="WS"),
+        Reason.METHOD_INVALID,
+    ),
+    guarded(
+        "ZT-HTTP-001",
         "override",
         "DELETE with X-HTTP-Method-Override: GET",
         lambda m: m.call(method="DELETE", extra=((b"X-HTTP-Method-Override", b"GET"),)),
