@@ -158,7 +158,7 @@ class AdminClient:
         address: str | None = None,
         csr_key: bytes | None = None,
     ) -> JoinToken:
-        """Make a join token; without `address` it names the bootstrap listener as the CA knows it."""
+        """Make a join token; by default for the bootstrap listener as the CA knows it."""
         key = csr_key.hex() if csr_key else None
         asked = {"entry": entry_id, "ttl": ttl, "address": address, "csr_key": key}
         return JoinToken.parse(self._ask("POST", TOKENS_PATH, asked)["token"])

@@ -59,7 +59,10 @@ def init_ca(
     dev: bool = False,
     issuer_lifetime: float = ISSUER_LIFETIME,
 ) -> State:
-    """Make a CA in a new or empty folder; raise ConfigurationError. Dev keys are sealed at the least cost."""
+    """Make a CA in a new or empty folder; raise ConfigurationError.
+
+    Dev keys are sealed at the least cost.
+    """
     if not MIN_ISSUER_LIFETIME <= issuer_lifetime <= MAX_ISSUER_LIFETIME:
         raise ConfigurationError("the issuing CA lives one hour to 366 days")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -79,14 +79,20 @@ def run(
     audit: AuditLog | None = None,
     rates: Rates | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. Without `policy` any identity of the trust domain may renew, nobody administers."""
+    """Serve until SIGTERM or SIGINT.
+
+    Without `policy` any identity of the trust domain may renew, nobody administers.
+    """
     service = _Service(ca, listeners or Listeners(), policy, audit, rates)
     with service.opened(), asyncio.Runner(loop_factory=service.loop_factory()) as runner:
         runner.run(service.serve(signals=True))
 
 
 class Running:
-    """The same on a thread of its own, for as long as the `with` block: for tests and the throw-away CA."""
+    """The same on a thread of its own, for as long as the `with` block.
+
+    For tests and the throw-away CA.
+    """
 
     def __init__(
         self,
@@ -440,7 +446,10 @@ class _Impatient(HttpToolsProtocol):
 
 
 class _Local(_Impatient):
-    """A connection over a unix socket: the kernel says who is there, the scope tells the application."""
+    """A connection over a unix socket.
+
+    The kernel says who is there, the scope tells the application.
+    """
 
     def __init__(self, uids: frozenset[int] | None, **options: Any) -> None:
         super().__init__(**options)

@@ -99,7 +99,10 @@ class CaSettings:
 def open_ca(
     directory: str | Path, passphrase: bytes, *, now: float, settings: CaSettings | None = None
 ) -> CertificateAuthority:
-    """Open the keys, take the lock, ready the records; raise ConfigurationError. The root key is not needed."""
+    """Open the keys, take the lock, ready the records; raise ConfigurationError.
+
+    The root key is not needed.
+    """
     directory = Path(directory)
     state = State.load(directory)
     if ends_at(state.issuer) <= now:
@@ -216,7 +219,10 @@ class CertificateAuthority:
         return token
 
     def enrol(self, request: EnrolRequest, connection: Connection, *, now: float) -> Future[Issued]:
-        """Attest and issue. Refusals are raised; the future ends with the answer or StoreUnavailable."""
+        """Attest and issue. Refusals are raised.
+
+        The future ends with the answer or StoreUnavailable.
+        """
         return self._enrol(request, connection, now, again=True)
 
     def renew(self, request: RenewRequest, svid: VerifiedSvid, *, now: float) -> Future[Issued]:
@@ -387,7 +393,10 @@ def _done(issued: Issued) -> Future[Issued]:
 
 
 def _follow(retry: Callable[[], Future[Issued]], answer: Future[Issued]) -> None:
-    """Judge again on the store's own thread, which must not wait: it only reads and puts in line."""
+    """Judge again on the store's own thread, which must not wait.
+
+    It only reads and puts in line.
+    """
 
     def settle(done: Future[Issued]) -> None:
         error = done.exception()

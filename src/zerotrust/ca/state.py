@@ -43,7 +43,10 @@ _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 @dataclass(frozen=True, slots=True)
 class WitKey:
-    """A published WIT key; `until` is when it leaves the bundle, None while it is in force or next."""
+    """A published WIT key.
+
+    `until` is when it leaves the bundle, None while it is in force or next.
+    """
 
     key: PublicJwk
     until: float | None = None
@@ -127,7 +130,10 @@ class State:
         return max(self.sequence + 1, int(now))
 
     def pruned(self, now: float) -> Self:
-        """Return the state without WIT keys whose last token has ended; itself when there is none."""
+        """Return the state without WIT keys whose last token has ended.
+
+        Itself when there is none.
+        """
         kept = tuple(k for k in self.wit_keys if k.until is None or k.until > now)
         if len(kept) == len(self.wit_keys):
             return self

@@ -72,7 +72,9 @@ def ca_id(trust_domain: TrustDomain) -> SpiffeId:
 
 @dataclass(frozen=True, slots=True)
 class JoinToken:
-    """What a workload needs for its first contact: where the CA is, how to recognise it, and a one-time secret.
+    """What a workload needs for its first contact.
+
+    Where the CA is, how to recognise it, and a one-time secret.
 
     `address` is `host:port` of the bootstrap listener, `anchors` the lower-case hex SHA-256 of
     each root certificate (DER).
@@ -98,7 +100,10 @@ class JoinToken:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read the one spelling that `dump` writes (a single trailing newline is forgiven); raise MalformedError."""
+        """Read the one spelling that `dump` writes (a single trailing newline is forgiven).
+
+        Raise MalformedError.
+        """
         text = text.removesuffix("\n")
         if len(text) > MAX_JOIN_TOKEN_BYTES or not text.startswith(_JOIN_PREFIX):
             raise _bad("this is no join token")
@@ -135,7 +140,7 @@ class JoinToken:
         return Evidence("join_token", jose.b64url_encode(self.secret))
 
     def matches(self, anchors: Iterable[x509.Certificate]) -> None:
-        """Raise CertificateRejected(ANCHOR_UNANNOUNCED) unless these are exactly the root certificates listed."""
+        """Raise CertificateRejected(ANCHOR_UNANNOUNCED) unless exactly these are listed."""
         if fingerprints(anchors) != self.anchors:
             raise CertificateRejected(
                 Reason.ANCHOR_UNANNOUNCED, "the bundle's roots are not those the join token lists"
@@ -156,13 +161,19 @@ class Evidence:
             raise _bad("the evidence is too long")
 
     def digest(self) -> bytes | None:
-        """SHA-256 that the proof of the WIT key covers; None when there is nothing secret to cover."""
+        """SHA-256 that the proof of the WIT key covers.
+
+        None when there is nothing secret to cover.
+        """
         return hashlib.sha256(self.value.encode()).digest() if self.value else None
 
 
 @dataclass(frozen=True, slots=True)
 class RenewRequest:
-    """New keys for the identity that the connection and its token prove: CSR (DER), public WIT key and its proof."""
+    """New keys for the identity that the connection and its token prove.
+
+    CSR (DER), public WIT key and its proof.
+    """
 
     csr: bytes
     wit_key: Mapping[str, str]  # public JWK, not yet judged
@@ -229,7 +240,10 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """What the CA answers: chain (DER, leaf first, without the root), WIT, bundle, and where to renew (`host:port`)."""
+    """What the CA answers.
+
+    Chain (DER, leaf first, without the root), WIT, bundle, and where to renew (`host:port`).
+    """
 
     chain: tuple[bytes, ...]
     wit: str = field(repr=False)
@@ -270,7 +284,7 @@ class AnchorStatement:
     anchors: tuple[str, ...]  # hex SHA-256, sorted
 
     def covers(self, anchors: Iterable[x509.Certificate]) -> None:
-        """Raise CertificateRejected(ANCHOR_UNANNOUNCED) unless these are exactly the stated root certificates."""
+        """Raise CertificateRejected(ANCHOR_UNANNOUNCED) unless exactly these are listed."""
         if fingerprints(anchors) != self.anchors:
             raise CertificateRejected(
                 Reason.ANCHOR_UNANNOUNCED,
@@ -332,7 +346,9 @@ def verify_anchors(
     trusted: Collection[x509.Certificate],
     sequence: int,
 ) -> AnchorStatement:
-    """Return the first statement that a root in `trusted` signed for this trust domain, not older than `sequence`.
+    """Return the first statement that a root in `trusted` signed for this trust domain.
+
+    Not older than `sequence`.
 
     Raises CertificateRejected(ANCHOR_UNANNOUNCED) when there is none.
     """

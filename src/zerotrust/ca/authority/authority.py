@@ -64,7 +64,10 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What is recorded of each certificate before anyone receives it; serials are lower-case hex."""
+    """What is recorded of each certificate before anyone receives it.
+
+    Serials are lower-case hex.
+    """
 
     serial: str
     lineage: str
@@ -191,7 +194,10 @@ class Authority:
 
 
 def same_keys(certificate: Certificate, keys: Keys) -> bool:
-    """Whether this certificate was issued for these two keys: then its answer may be given again."""
+    """Whether this certificate was issued for these two keys.
+
+    Then its answer may be given again.
+    """
     return certificate.spki == keys.tls.digest and certificate.wit_jkt == keys.wit.thumbprint
 
 

@@ -99,7 +99,7 @@ def require_sound(entry: RegistrationEntry, *, trust_domain: TrustDomain, dev: b
 
 
 def require_dns_name(name: str) -> None:
-    """Raise RequestRefused(ENTRY) unless this is a plain lower-case host name outside the CA's suffix."""
+    """Raise RequestRefused(ENTRY) unless this is a plain host name outside the CA's suffix."""
     labels = name.split(".")
     if len(name) > MAX_DNS_NAME or not all(_LABEL.fullmatch(label) for label in labels):
         raise _refused(
@@ -112,7 +112,10 @@ def require_dns_name(name: str) -> None:
 
 
 def dns_of(spiffe_id: SpiffeId) -> str:
-    """Return the DNS name that stands for this ID where only names can be checked (66 characters)."""
+    """Return the DNS name that stands for this ID where only names can be checked.
+
+    66 characters.
+    """
     digest = hashlib.sha256(str(spiffe_id).encode()).digest()
     return f"{base64.b32encode(digest).decode().rstrip('=').lower()}.{SVID_SUFFIX}"
 

@@ -104,7 +104,10 @@ def leaf_profile(
     now: float,
     random: bytes,
 ) -> x509.CertificateBuilder:
-    """Return an X509-SVID: one URI, the entry's names and `dns_of(id)`. Refused when the issuer is at its end."""
+    """Return an X509-SVID: one URI, the entry's names and `dns_of(id)`.
+
+    Refused when the issuer is at its end.
+    """
     not_after = min(int(now + ttl), int(ends_at(issuer)))
     if not_after <= now or issuer.not_valid_before_utc.timestamp() > now:
         raise RequestRefused(Reason.ISSUANCE_CLOCK, "the issuing CA is not valid now: rotate it")

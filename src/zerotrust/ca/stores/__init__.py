@@ -96,14 +96,20 @@ class LineageOf(Question["Lineage | None"]):
 
 @dataclass(frozen=True, slots=True)
 class AddEntry:
-    """Register an identity. Conflict: it is registered, or a deleted entry's certificates still live."""
+    """Register an identity.
+
+    Conflict: it is registered, or a deleted entry's certificates still live.
+    """
 
     entry: RegistrationEntry
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteEntry:
-    """Remove an entry and its unused tokens; its identity stays reserved while certificates live."""
+    """Remove an entry and its unused tokens.
+
+    Its identity stays reserved while certificates live.
+    """
 
     id: str
     now: float

@@ -161,7 +161,10 @@ class SqliteStore:
 
 
 def hold(path: Path) -> int:
-    """Take the exclusive lock on a CA's files; return its descriptor or raise ConfigurationError(STORE)."""
+    """Take the exclusive lock on a CA's files.
+
+    Return its descriptor or raise ConfigurationError(STORE).
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
