@@ -44,7 +44,8 @@ def judge(attack: Attack, answer: Answer, reasons_by_id: Mapping[str, str]) -> V
         return Verdict(outcome, f"connection refused: {answer.detail}")
     if answer.status < 400:  # noqa: PLR2004 - any success or redirect
         return Verdict(Outcome.ACCEPTED, f"HTTP {answer.status}")
-    reason = reasons_by_id.get(problem_id(answer), "")
+    found = problem_id(answer)
+    reason = reasons_by_id.get(found, "") if found else ""
     seen = f"HTTP {answer.status}"
     if attack.layer is Layer.HANDSHAKE:
         return Verdict(Outcome.MISPLACED, seen, reason)

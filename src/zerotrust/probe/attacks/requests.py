@@ -182,7 +182,7 @@ ATTACKS: Final[tuple[Attack, ...]] = (
         Reason.RULE_NONE,
         Reason.RULE_DENY,
     ),
-    guarded(
+    _by_server_or_guard(
         "ZT-HTTP-001",
         "ws-method",
         "the name that policies give to WebSockets as a method",
