@@ -45,7 +45,7 @@ def orders(ca: ForgedAuthority) -> Iterator[Served]:
 
 def _remembers_proofs(served: Served) -> None:
     """Wait for the first whole second of its life: older proofs might have been used before it."""
-    began = served.app._started_at
+    began = served.app.started_at
     until(lambda: int(clock.now()) >= began)
 
 
