@@ -51,6 +51,15 @@ ATTACKS: Final[tuple[Attack, ...]] = (
     ),
     guarded(
         "ZT-TOK-001",
+        "legacy-field",
+        "the proof in the field of an earlier draft",
+        lambda m: m.call(
+            drop=(b"authorization",), extra=((b"Workload-Proof-Token", m.bound().encode()),)
+        ),
+        Reason.TOKEN_MISSING,
+    ),
+    guarded(
+        "ZT-TOK-001",
         "in-query",
         "the proof in the query",
         lambda m: m.call(
