@@ -104,10 +104,12 @@ def _serve_async(world: str, context: ssl.SSLContext, listener: Listener) -> Ite
         ready.set()
         await stopping.wait()
         server.close()
-        await asyncio.sleep(0.05)  # what ended in the handshake is let go of
-        for writer in writers:
-            writer.transport.abort()
-        await asyncio.sleep(0.01)
+        until = time.monotonic() + 5
+        await asyncio.sleep(0.05)
+        while getattr(server, "_active_count", 0) > 0 and time.monotonic() < until:
+            for writer in writers:
+                writer.transport.abort()
+            await asyncio.sleep(0.01)  # what ended in the handshake is let go of
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
 
