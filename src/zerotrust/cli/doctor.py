@@ -41,6 +41,7 @@ def command(ctx: click.Context, identity: str | None) -> None:
 
 def _identity(identity: str | None) -> Iterator[Finding]:
     from zerotrust import settings
+    from zerotrust.workload.sources.ca import parse_url
 
     try:
         url = identity or settings.from_environment().identity
@@ -51,8 +52,8 @@ def _identity(identity: str | None) -> Iterator[Finding]:
         yield "warning", "identity", "none: set ZEROTRUST_IDENTITY to files:DIR or ca:TOKENFILE"
         return
     scheme, _, rest = url.partition(":")
-    place, _, state = rest.partition("?state=")
-    folder = rest if scheme == "files" else state
+    place, asked = parse_url(rest) if scheme == "ca" else ("", {})
+    folder = rest if scheme == "files" else asked.get("state")
     if folder and Path(folder).is_dir():
         yield from _tried("identity", lambda: _kept(Path(folder)))
     if scheme == "ca" and not place.startswith("unix:"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 
@@ -31,11 +32,14 @@ def fetch(identity: str | None, out: Path, renew: bool) -> None:
     """Write an identity to a folder that `files:DIR` reads. Run it again to renew it."""
     from zerotrust import clock, plugins, settings
     from zerotrust.workload.layout import write_layout
+    from zerotrust.workload.sources.ca import parse_url
 
     found = settings.from_environment()
     scheme, _, rest = (identity or found.identity or _unset()).partition(":")
     if scheme == "ca":  # its state folder is the layout: what renews it stays beside it
-        rest = f"{rest.partition('?')[0]}?state={out}"
+        place, asked = parse_url(rest)
+        named = f"id={quote(asked['id'])}&" if "id" in asked else ""
+        rest = f"{place}?{named}state={quote(str(out))}"
     source = plugins.load("zerotrust.sources", scheme)(rest, dev=found.dev)
     try:
         snapshot = source.fetch(None)
@@ -72,12 +76,13 @@ def kept(directory: Path | None) -> Snapshot:
 
 
 def _folder_of(url: str) -> str:
+    from zerotrust.workload.sources.ca import parse_url
+
     scheme, _, rest = url.partition(":")
     if scheme == "files":
         return rest
-    state = rest.partition("?state=")[2]
-    if scheme == "ca" and state:
-        return state.partition("&")[0]
+    if scheme == "ca" and (state := parse_url(rest)[1].get("state")):
+        return state
     raise ConfigurationError(f"{url.partition('?')[0]} lives in its process only: name a folder")
 
 

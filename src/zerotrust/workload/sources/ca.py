@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl
+from urllib.parse import unquote
 
 from zerotrust import clock
 from zerotrust.core.enrolment import (
@@ -71,8 +71,7 @@ def open_source(rest: str, *, dev: bool) -> Source:
 
     `TOKENFILE[?state=DIR]` or `unix:PATH[?id=SPIFFE-ID][&state=DIR]`.
     """
-    place, _, query = rest.partition("?")
-    settings = dict(parse_qsl(query, keep_blank_values=True))
+    place, settings = parse_url(rest)
     by_socket = place.startswith(_UNIX)
     place = place.removeprefix(_UNIX)
     if not place or not settings.keys() <= ({"state", "id"} if by_socket else {"state"}):
@@ -85,6 +84,13 @@ def open_source(rest: str, *, dev: bool) -> Source:
         return _by_socket(path, wanted, dev=dev) if by_socket else _by_token(path, dev=dev)
 
     return CaSource(contact, state, dev=dev)
+
+
+def parse_url(rest: str) -> tuple[str, dict[str, str]]:
+    """Split what follows `ca:` into the place and its settings, which are percent-encoded."""
+    place, _, query = rest.partition("?")
+    pairs = (pair.partition("=") for pair in query.split("&") if pair)
+    return place, {name: unquote(value) for name, _, value in pairs}
 
 
 @dataclass(frozen=True, slots=True)

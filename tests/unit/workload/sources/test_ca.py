@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -226,14 +230,42 @@ def test_an_url_that_is_not_understood_is_refused(rest: str) -> None:
 def test_the_socket_of_this_machine_gives_what_the_entries_selectors_entitle_to(
     home: Home,
 ) -> None:
-    import os
-
     home.ca.create_entry(
         NewEntry("/local", selectors=(f"unix:uid:{os.geteuid()}",), ttl=60.0), now=clock.now()
     )
     source = open_source(f"unix:{home.path / 'workload' / 'sock'}", dev=True)
     first = source.fetch(None)
     assert str(source.fetch(first).svid.id) == "spiffe://example.org/local"
+
+
+LISTENER = """
+import os, socket, sys
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.bind(sys.argv[1])
+    os.setuid(65534)
+    sock.listen()  # from here on the kernel says who we are now
+    print("ready", flush=True)
+    sock.accept()[0].recv(1)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_socket_on_which_another_user_listens_is_sent_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "sock"
+    argv = [sys.executable, "-c", LISTENER, str(path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as listener:
+        assert listener.stdout is not None
+        listener.stdout.readline()
+        with pytest.raises(CertificateRejected, match="belongs to user 65534"):
+            open_source(f"unix:{path}", dev=True).fetch(None)
+        assert listener.wait(10) == 0
+
+
+def test_a_state_folder_may_have_any_name(tmp_path: Path) -> None:
+    name = "a+b & c=d? 100%"
+    url = f"{tmp_path / 'token'}?state={quote(str(tmp_path / name))}"
+    open_source(url, dev=True).close()
+    assert (tmp_path / name).is_dir()
 
 
 # ---- a hostile CA ---------------------------------------------------------------------------
