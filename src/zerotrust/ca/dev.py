@@ -137,6 +137,8 @@ def serve(directory: Path) -> None:
     """Be the dev CA until SIGTERM; what `up` starts in the background."""
     from zerotrust.ca.server import Listeners, Running  # only this process needs a web server
 
+    if _load(directory) is None:
+        raise NotYetIssued(f"there is no dev CA in {directory} (any more)")
     lock = _hold(directory)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     before = _read(directory / _READY) or {}

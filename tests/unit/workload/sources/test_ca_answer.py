@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.home_ca import DOMAIN, PASSPHRASE, ROOT, Home, home
+from zerotrust import clock
+from zerotrust.ca.authority.entries import NewEntry
+from zerotrust.ca.rotation import activate_root, drop_root, prepare_root
+from zerotrust.ca.service import init_ca, open_ca
+from zerotrust.core.enrolment import Issued, Published
+from zerotrust.core.errors import (
+    CertificateRejected,
+    Reason,
+    TokenRejected,
+)
+from zerotrust.core.jose import SigningKey
+from zerotrust.core.spiffe.bundle import BundleSet, TrustBundle
+from zerotrust.workload.ca_answer import Pending, Trust, believe
+from zerotrust.workload.identity import Snapshot
+from zerotrust.workload.layout import write_private
+from zerotrust.workload.sources import ca as source_module
+from zerotrust.workload.sources.ca import open_source
+
+__all__ = ["home"]
+
+
+# ---- an answer that is not believed ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answered:
+    issued: Issued
+    pending: Pending
+    trust: Trust
+
+
+@pytest.fixture
+def answered(home: Home, monkeypatch: pytest.MonkeyPatch) -> Answered:
+    """One honest answer, with the question and what was trusted."""
+    kept: list[Answered] = []
+
+    def watch(issued: Issued, pending: Pending, trust: Trust, **options: Any) -> Snapshot:
+        kept.append(Answered(issued, pending, trust))
+        return believe(issued, pending, trust, **options)
+
+    monkeypatch.setattr(source_module, "believe", watch)
+    open_source(str(home.token()), dev=True).fetch(None)
+    return kept[0]
+
+
+def judged(a: Answered, previous: Snapshot | None = None) -> Snapshot:
+    return believe(a.issued, a.pending, a.trust, previous=previous, now=clock.now())
+
+
+def test_the_honest_answer_is_believed(answered: Answered) -> None:
+    assert str(judged(answered).svid.id) == "spiffe://example.org/web"
+
+
+def test_a_certificate_for_another_key_is_refused(answered: Answered) -> None:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    other = replace(answered.pending, key=ec.generate_private_key(ec.SECP256R1()))
+    with pytest.raises(CertificateRejected) as caught:
+        judged(replace(answered, pending=other))
+    assert caught.value.reason is Reason.PEER_KEY
+
+
+def test_a_wit_for_another_key_is_refused(answered: Answered) -> None:
+    other = replace(answered.pending, wit_key=SigningKey.generate())
+    with pytest.raises(TokenRejected) as caught:
+        judged(replace(answered, pending=other))
+    assert caught.value.reason is Reason.TOKEN_CONFIRMATION
+
+
+def test_a_wit_for_another_workload_is_refused(home: Home, answered: Answered) -> None:
+    entry = home.ca.create_entry(NewEntry("/other", ttl=60.0), now=clock.now())
+    token = home.ca.create_token(entry.id, address=home.running.bootstrap, now=clock.now())
+    path = home.path / "other"
+    write_private(path, token.dump().encode())
+    other = open_source(str(path), dev=True).fetch(None)
+    assert other.wit is not None
+    with pytest.raises(TokenRejected) as caught:
+        judged(replace(answered, issued=replace(answered.issued, wit=other.wit.token)))
+    assert caught.value.reason is Reason.TOKEN_SUBJECT
+    with pytest.raises(CertificateRejected) as unexpected:
+        judged(answered, previous=other)
+    assert unexpected.value.reason is Reason.PEER_UNEXPECTED
+
+
+def test_a_chain_under_another_root_is_refused(home: Home, answered: Answered) -> None:
+    init_ca(
+        home.path / "evil",
+        DOMAIN,
+        root_passphrase=ROOT,
+        passphrase=PASSPHRASE,
+        now=clock.now(),
+        dev=True,
+    )
+    with open_ca(home.path / "evil", PASSPHRASE, now=clock.now()) as evil:
+        trust = Trust(evil.bundle)
+    with pytest.raises(CertificateRejected) as caught:
+        judged(replace(answered, trust=trust))
+    assert caught.value.reason is Reason.PEER_UNTRUSTED
+
+
+def test_a_root_announced_by_a_trusted_root_is_followed(home: Home, tmp_path: Path) -> None:
+    trust = Trust(home.ca.bundle)
+    home.running.__exit__()
+    home.ca.close()
+    new = b"new-root-passphrase"
+    folder = tmp_path / "ca"
+    published: list[Published] = []
+    now = clock.now() + 10
+    prepare_root(folder, root_passphrase=ROOT, new_passphrase=new, now=now)
+    published.append(_published(folder))
+    activate_root(folder, new_passphrase=new, passphrase=PASSPHRASE, now=now + 1)
+    drop_root(folder, root_passphrase=new, now=now + 2)
+    published.append(_published(folder))
+    # 1. one step after the other is believed
+    between = trust.follow(published[0], dev=True)
+    after = between.follow(published[1], dev=True)
+    assert len(between.bundle.x509_authorities) == 2
+    assert len(after.bundle.x509_authorities) == 1
+    # 2. a root that no root we trust has announced is not
+    with pytest.raises(CertificateRejected) as caught:
+        trust.follow(published[1], dev=True)
+    assert caught.value.reason is Reason.ANCHOR_UNANNOUNCED
+    # 3. and there is no way back: the statement before is older
+    with pytest.raises(CertificateRejected) as older:
+        after.follow(published[0], dev=True)
+    assert older.value.reason is Reason.ANCHOR_UNANNOUNCED
+
+
+def _published(folder: Path) -> Published:
+    from zerotrust.ca.state import State
+
+    return State.load(folder).published()
+
+
+def test_an_older_bundle_is_refused_even_with_the_same_roots(home: Home) -> None:
+    bundle = home.ca.bundle
+    newer = TrustBundle(
+        bundle.origin, bundle.x509_authorities, bundle.wit_keys, (bundle.sequence or 0) + 1
+    )
+    with pytest.raises(CertificateRejected) as caught:
+        Trust(newer).follow(home.ca.published, dev=True)
+    assert caught.value.reason is Reason.ANCHOR_UNANNOUNCED
+
+
+def test_a_bundle_nobody_states_is_refused(home: Home) -> None:
+    bare = Published(home.ca.published.bundle, ())
+    with pytest.raises(CertificateRejected) as caught:
+        Trust(home.ca.bundle).follow(bare, dev=True)
+    assert caught.value.reason is Reason.ANCHOR_UNANNOUNCED
+
+
+def test_pending_keys_do_not_show_and_are_not_pickled(answered: Answered) -> None:
+    import pickle
+
+    assert repr(answered.pending) == "<Pending, keys redacted>"
+    with pytest.raises(TypeError):
+        pickle.dumps(answered.pending)
+    assert Pending.parse(answered.pending.dump()).request == answered.pending.request
+    assert BundleSet([answered.trust.bundle]).of(DOMAIN) is not None
