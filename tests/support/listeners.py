@@ -103,9 +103,9 @@ def _serve_async(world: str, context: ssl.SSLContext, listener: Listener) -> Ite
         listener.port = server.sockets[0].getsockname()[1]
         ready.set()
         await stopping.wait()
+        await asyncio.sleep(0.05)  # asyncio trips over an accepted connection of a closed server
         server.close()
         until = time.monotonic() + 5
-        await asyncio.sleep(0.05)
         while getattr(server, "_active_count", 0) > 0 and time.monotonic() < until:
             for writer in writers:
                 writer.transport.abort()
