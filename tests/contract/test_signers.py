@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from support.issuing import DOMAIN
 
+from support.issuing import DOMAIN
 from zerotrust.ca.signers import file as signer
 from zerotrust.ca.signers.file import LEAST, open_key, seal_key
 from zerotrust.core.errors import ConfigurationError, Reason

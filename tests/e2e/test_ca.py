@@ -8,8 +8,8 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from support.issuing import Asker, make_ca
 
+from support.issuing import Asker, make_ca
 from zerotrust import clock
 from zerotrust.audit import AuditEvent, AuditLog
 from zerotrust.ca.admin import AdminClient
@@ -208,7 +208,7 @@ def test_a_misshapen_enrolment_is_refused(
 def test_a_refusal_says_no_more_than_its_kind(served: Served) -> None:
     token = served.admin.create_token(served.admin.create_entry(NewEntry("/ledger")).id)
     asker = Asker()
-    bodies = []
+    bodies: list[tuple[int, bytes]] = []
     for _ in range(2):
         request = (asker if not bodies else Asker()).enrolment(served.ca, token.evidence)
         bodies.append(ask(served.running.bootstrap, "POST", "/v1/enrol", request.dump(), JSON))
@@ -289,7 +289,7 @@ def test_a_dev_ca_stays_on_this_machine(tmp_path: Path) -> None:
     with (
         make_ca(tmp_path / "ca", now=clock.now()) as ca,
         pytest.raises(UnsafeSetting),
-        Running(ca, Listeners("0.0.0.0:0", "localhost:0")),  # noqa: S104 - what is refused
+        Running(ca, Listeners("0.0.0.0:0", "localhost:0")),
     ):
         pass
 

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
-from support.issuing import NOW, PASSPHRASE, Asker, make_ca
 
+from support.issuing import NOW, PASSPHRASE, Asker, make_ca
 from zerotrust.ca.authority.entries import NewEntry
 from zerotrust.ca.service import open_ca
 

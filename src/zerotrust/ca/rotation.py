@@ -33,7 +33,7 @@ from zerotrust.ca.authority.profiles import (
 from zerotrust.ca.signers.file import LEAST, Cost, open_key, seal_key
 from zerotrust.ca.state import STATE_FILE, STORE_FILE, State, WitKey
 from zerotrust.ca.stores.sqlite import hold
-from zerotrust.core.enrolment import sign_anchors
+from zerotrust.core.anchors import sign_anchors
 from zerotrust.core.errors import ConfigurationError, Reason
 from zerotrust.core.jose import PublicJwk, SigningKey
 

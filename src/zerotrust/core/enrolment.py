@@ -18,18 +18,41 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from zerotrust.core import jose
+from zerotrust.core.anchors import (
+    MAX_ANCHORS,
+    AnchorStatement,
+    fingerprints,
+    sign_anchors,
+    verify_anchors,
+)
 from zerotrust.core.errors import CertificateRejected, MalformedError, Reason, TokenRejected
 from zerotrust.core.jose import PublicJwk, SigningKey
 from zerotrust.core.spiffe.ids import SpiffeId, TrustDomain
+
+__all__ = [
+    "AnchorStatement",
+    "EnrolRequest",
+    "Evidence",
+    "Issued",
+    "JoinToken",
+    "Published",
+    "RenewRequest",
+    "ca_id",
+    "fingerprints",
+    "parse_address",
+    "prove_wit_key",
+    "sign_anchors",
+    "verify_anchors",
+    "verify_wit_key",
+]
 
 ENROL_PATH: Final = "/v1/enrol"
 RENEW_PATH: Final = "/v1/renew"
@@ -42,16 +65,12 @@ MAX_CSR_BYTES: Final = 8 * 1024
 MAX_REQUEST_BYTES: Final = 32 * 1024  # an enrol or renew body
 MAX_ANSWER_BYTES: Final = 2 * 1024 * 1024  # an answer: the bundle may take 1 MiB of it
 MAX_JOIN_TOKEN_BYTES: Final = 4096
-MAX_ANCHORS: Final = (
-    16  # root certificates of one trust domain, as a token or a statement lists them
-)
 MAX_CHAIN: Final = 4  # certificates in an answer
 MAX_CERTIFICATE_BYTES: Final = 16 * 1024
 SECRET_BYTES: Final = 32
 
 ALGORITHMS: Final = ("ES256", "ES384", "EdDSA", "Ed25519")
 WIT_PROOF_TYPE: Final = "zt-wit-key+jwt"
-ANCHORS_TYPE: Final = "zt-anchors+jwt"
 
 _JOIN_PREFIX: Final = "ztjoin1."
 _HEX_DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -275,23 +294,6 @@ class Issued:
         return _json({**self.published.members(), **own})
 
 
-@dataclass(frozen=True, slots=True)
-class AnchorStatement:
-    """A verified statement of which root certificates a trust domain has."""
-
-    trust_domain: TrustDomain
-    sequence: int
-    anchors: tuple[str, ...]  # hex SHA-256, sorted
-
-    def covers(self, anchors: Iterable[x509.Certificate]) -> None:
-        """Raise CertificateRejected(ANCHOR_UNANNOUNCED) unless exactly these are listed."""
-        if fingerprints(anchors) != self.anchors:
-            raise CertificateRejected(
-                Reason.ANCHOR_UNANNOUNCED,
-                "the bundle's roots are not those the root key signed for",
-            )
-
-
 def prove_wit_key(key: SigningKey, *, csr: bytes, ca: SpiffeId, evidence: Evidence | None) -> str:
     """Mint the JWS by which the holder of a WIT key asks this CA to certify it beside this CSR."""
     return jose.sign_compact({"typ": WIT_PROOF_TYPE}, _proof_claims(csr, ca, evidence), key)
@@ -320,56 +322,6 @@ def verify_wit_key(
     if dict(jws.claims) != _proof_claims(request.csr, ca, evidence):
         raise TokenRejected(Reason.TOKEN_CLAIM, "the WIT key's proof is for another request")
     return key
-
-
-def sign_anchors(
-    key: SigningKey,
-    *,
-    trust_domain: TrustDomain,
-    sequence: int,
-    anchors: Iterable[x509.Certificate],
-) -> str:
-    """State, with a root key, which root certificates the trust domain has from now on."""
-    claims = {
-        "iss": str(trust_domain),
-        "sequence": sequence,
-        "anchors": list(fingerprints(anchors)),
-    }
-    header = {"typ": ANCHORS_TYPE, "kid": key.public.thumbprint}
-    return jose.sign_compact(header, claims, key)
-
-
-def verify_anchors(
-    statements: Sequence[str],
-    *,
-    trust_domain: TrustDomain,
-    trusted: Collection[x509.Certificate],
-    sequence: int,
-) -> AnchorStatement:
-    """Return the first statement that a root in `trusted` signed for this trust domain.
-
-    Not older than `sequence`.
-
-    Raises CertificateRejected(ANCHOR_UNANNOUNCED) when there is none.
-    """
-    roots = {key.thumbprint: key for key in map(_root_key, trusted)}
-    for text in statements[:MAX_ANCHORS]:
-        try:
-            statement = _statement(text, roots)
-        except (MalformedError, TokenRejected):
-            continue
-        if statement.trust_domain == trust_domain and statement.sequence >= sequence:
-            return statement
-    raise CertificateRejected(
-        Reason.ANCHOR_UNANNOUNCED, "no trusted root key signed a current statement of the anchors"
-    )
-
-
-def fingerprints(anchors: Iterable[x509.Certificate]) -> tuple[str, ...]:
-    """Return the SHA-256 of each certificate's DER in lower-case hex, sorted, once each."""
-    return tuple(
-        sorted({hashlib.sha256(a.public_bytes(Encoding.DER)).hexdigest() for a in anchors})
-    )
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -404,29 +356,6 @@ def _proof_claims(csr: bytes, ca: SpiffeId, evidence: Evidence | None) -> dict[s
     claims = {"aud": str(ca), "csr": jose.b64url_encode(hashlib.sha256(csr).digest())}
     digest = evidence.digest() if evidence else None
     return claims | ({"evidence": jose.b64url_encode(digest)} if digest else {})
-
-
-def _statement(text: str, roots: Mapping[str, PublicJwk]) -> AnchorStatement:
-    jws = jose.parse_compact(text, max_bytes=_MAX_TOKEN)
-    jose.require_header(jws, typ=ANCHORS_TYPE, algs=ALGORITHMS, members=("alg", "typ", "kid"))
-    key = roots.get(str(jws.header["kid"]))
-    if key is None:
-        raise TokenRejected(Reason.TOKEN_UNKNOWN_KEY, "signed by no trusted root")
-    jose.verify_signature(jws, key)
-    claims = _exactly(jws.claims, {"iss": str, "sequence": int, "anchors": list})
-    anchors = tuple(_strings(claims["anchors"], "anchors", MAX_ANCHORS))
-    if not anchors or claims["sequence"] < 0:
-        raise _bad("a statement lists at least one anchor under a sequence from 0")
-    return AnchorStatement(TrustDomain.parse(claims["iss"]), claims["sequence"], anchors)
-
-
-def _root_key(anchor: x509.Certificate) -> PublicJwk:
-    key = anchor.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
-        raise CertificateRejected(Reason.PEER_KEY, "a root's key is P-256, P-384 or Ed25519")
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        return PublicJwk.from_key(key, "Ed25519")
-    return PublicJwk.from_key(key, "ES256" if key.curve.name == "secp256r1" else "ES384")
 
 
 def _spki(key: PublicJwk) -> bytes:

@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AttributeOID, NameOID
-from support.issuing import DOMAIN, NOW, make_csr
 
+from support.issuing import DOMAIN, NOW, make_csr
 from zerotrust.ca.authority import csr as csr_module
 from zerotrust.ca.authority.csr import verify_csr
 from zerotrust.ca.authority.entries import NewEntry, dns_of, register

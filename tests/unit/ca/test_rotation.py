@@ -3,8 +3,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.issuing import DOMAIN, NOW, PASSPHRASE, ROOT_PASSPHRASE, Asker, make_ca, proven
 
+from support.issuing import DOMAIN, NOW, PASSPHRASE, ROOT_PASSPHRASE, Asker, make_ca, proven
 from zerotrust.ca.authority.entries import MAX_TTL, NewEntry
 from zerotrust.ca.rotation import activate_root, drop_root, init_ca, prepare_root, rotate_issuer
 from zerotrust.ca.service import open_ca

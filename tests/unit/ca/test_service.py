@@ -10,6 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from support.issuing import (
     DOMAIN,
     NOW,
@@ -19,7 +20,6 @@ from support.issuing import (
     make_ca,
     proven,
 )
-
 from zerotrust import clock
 from zerotrust.ca.attestors.join_token import REFUSAL
 from zerotrust.ca.authority.attestation import Connection

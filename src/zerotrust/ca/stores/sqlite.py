@@ -83,15 +83,15 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._lock_file = hold(path.with_name(path.name + ".lock"))
-        try:
-            self._writer, self._reader = _connect(path), _connect(path)
-            _prepare(self._writer, path)
-        except sqlite3.Error as exc:
-            os.close(self._lock_file)
-            raise ConfigurationError(f"{path.name}: {exc}", Reason.STORE) from exc
-        except ConfigurationError:
-            os.close(self._lock_file)
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, self._lock_file)
+            try:
+                self._writer = undo.enter_context(contextlib.closing(_connect(path)))
+                _prepare(self._writer, path)
+                self._reader = undo.enter_context(contextlib.closing(_connect(path)))
+            except sqlite3.Error as exc:
+                raise ConfigurationError(f"{path.name}: {exc}", Reason.STORE) from exc
+            undo.pop_all()
         self._reading = threading.Lock()
         self._waiting: queue.SimpleQueue[tuple[Change, Future[None]] | None] = queue.SimpleQueue()
         self._closed = False
