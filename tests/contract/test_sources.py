@@ -147,6 +147,10 @@ def _same_key(folder: Path) -> None:
     (folder / "wit.jwt").write_text(CA.wit(CA.id("web"), SigningKey.from_pem(pem)))
 
 
+def _dev_document() -> bytes:
+    return ForgedAuthority(now=NOW, dev=True).bundle_document()
+
+
 BAD: dict[str, tuple[Callable[[Path], object], type[ZeroTrustError], str]] = {
     "no certificate": (_remove("svid.pem"), NotYetIssued, "svid.pem"),
     "no key": (_remove("svid.key"), NotYetIssued, "svid.key"),
@@ -172,7 +176,7 @@ BAD: dict[str, tuple[Callable[[Path], object], type[ZeroTrustError], str]] = {
         "bundle.json",
     ),
     "a bundle of a throw-away CA": (
-        _overwrite("bundle.json", lambda: _dev_document()),
+        _overwrite("bundle.json", _dev_document),
         BadBundle,
         "throw-away",
     ),
@@ -235,10 +239,6 @@ BAD: dict[str, tuple[Callable[[Path], object], type[ZeroTrustError], str]] = {
         "larger",
     ),
 }
-
-
-def _dev_document() -> bytes:
-    return ForgedAuthority(now=NOW, dev=True).bundle_document()
 
 
 @pytest.mark.parametrize("case", BAD)

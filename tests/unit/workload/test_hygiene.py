@@ -27,6 +27,6 @@ def test_what_would_leak_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SSLKEYLOGFILE", "GRPC_TRACE", "OPENSSL_CONF"):
         monkeypatch.delenv(name, raising=False)
     assert hygiene.environment_warnings() == ()
-    monkeypatch.setenv("SSLKEYLOGFILE", "/tmp/keys")
+    monkeypatch.setenv("SSLKEYLOGFILE", "keys.log")
     (warning,) = hygiene.environment_warnings()
     assert warning.startswith("SSLKEYLOGFILE is set")

@@ -31,7 +31,7 @@ ATTRIBUTES = {
     "verify_flags": 0,
     "num_tickets": 2,
     "sni_callback": None,
-    "keylog_filename": "/tmp/keys",
+    "keylog_filename": "keys.log",
     "sslobject_class": ssl.SSLObject,
     "sslsocket_class": ssl.SSLSocket,
     "post_handshake_auth": True,

@@ -1,4 +1,4 @@
-"""Tokens of one snapshot: minted when needed, kept while fresh, never longer than what they rest on."""
+"""Tokens of one snapshot: minted when needed, kept while fresh, never outliving their ground."""
 
 from __future__ import annotations
 
