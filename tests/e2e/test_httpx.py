@@ -17,6 +17,7 @@ from zerotrust.core.errors import (
     CertificateRejected,
     Closed,
     ConfigurationError,
+    IdentityUnavailable,
     Reason,
     UnsafeSetting,
 )
@@ -504,6 +505,21 @@ def test_a_closed_identity_sends_nothing(
         me.close()
         with pytest.raises(Closed):
             client.get("/echo")
+
+
+@each_flavour
+def test_an_identity_token_that_has_ended_sends_nothing_until_it_is_renewed(
+    flavour: Flavour, ca: ForgedAuthority, me: FixedIdentity, orders: Served
+) -> None:
+    with flavour.client(me, peer=ORDERS, base_url=_url(orders)) as client:
+        assert client.get("/echo").status_code == 200
+        me.rotate(ca.snapshot("web", wit_ttl=-1))
+        with pytest.raises(IdentityUnavailable) as ended:
+            client.get("/echo")
+        assert ended.value.reason is Reason.IDENTITY_EXPIRED
+        until(lambda: not orders.server.server_state.connections)
+        me.rotate(ca.snapshot("web"))
+        assert client.get("/echo").status_code == 200
 
 
 @each_flavour

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from types import ModuleType
 from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
@@ -20,6 +20,7 @@ from zerotrust.core.mode import Mode
 from zerotrust.core.spiffe.ids import SpiffeId
 from zerotrust.workload.generations import Generation, Generations
 from zerotrust.workload.outbound import (
+    RawHeaders,
     asked_mode,
     credentials,
     identity_failure,
@@ -40,10 +41,12 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-class _Attempt(NamedTuple):
-    generation: Generation[Any]
-    request: Any  # a copy of the application's, with credentials
-    over: Sequence[Any]  # pools to close
+class _Outgoing(NamedTuple):
+    """What is known of a call before anything is leased for it."""
+
+    expected: SpiffeId
+    headers: RawHeaders
+    covered: dict[str, str] | None
 
 
 class _Calls:
@@ -83,36 +86,36 @@ class _Calls:
         """Raise ConfigurationError unless a peer is expected at this URL of the library."""
         self._peers.expected_at(url.raw_scheme, url.raw_host, url.port)
 
-    def _begin(self, request: Any, mode: Mode) -> _Attempt:
+    def _judge(self, request: Any) -> _Outgoing:
+        """Refuse what must not be sent, before any I/O."""
         url = request.url
         expected = self._peers.expected_at(url.raw_scheme, url.raw_host, url.port)
         headers, covered = own_headers(request.headers.raw, self._cover)
         require_same_peer(request.extensions, expected)
-        at = now()
-        generation, over = self._generations.lease(expected, at)
-        try:
-            pairs = credentials(
-                generation.tokens,
-                mode,
-                audience=expected,
-                method=request.method,
-                authority=url.netloc,
-                target=url.raw_path,
-                covered=covered,
-                now=at,
-            )
-        except BaseException:
-            self._generations.release(generation)
-            raise
-        headers += [(name.encode("ascii"), value.encode("ascii")) for name, value in pairs]
-        copy = self.library.Request(
+        return _Outgoing(expected, headers, covered)
+
+    def _signed(
+        self, request: Any, outgoing: _Outgoing, generation: Generation[Any], mode: Mode
+    ) -> Any:
+        """Return a copy of the request with credentials for the peer of this generation."""
+        pairs = credentials(
+            generation.tokens,
+            mode,
+            audience=outgoing.expected,
+            method=request.method,
+            authority=request.url.netloc,
+            target=request.url.raw_path,
+            covered=outgoing.covered,
+            now=now(),
+        )
+        signed = [(name.encode("ascii"), value.encode("ascii")) for name, value in pairs]
+        return self.library.Request(
             request.method,
-            url,
-            headers=headers,
+            request.url,
+            headers=outgoing.headers + signed,
             stream=request.stream,
             extensions=request.extensions,
         )
-        return _Attempt(generation, copy, over)
 
     def _may_ask(self, request: Any, response: Any) -> bool:
         return may_ask(response.status_code, response.headers) and isinstance(
@@ -173,14 +176,16 @@ class Carrier(_Calls, Generic[Request, Response]):
             pool.close()
 
     def _send(self, request: Any, mode: Mode) -> Any:
-        generation, copy, over = self._begin(request, mode)
+        outgoing = self._judge(request)
+        generation, over = self._generations.lease(outgoing.expected, now())
         try:
             for pool in over:
                 pool.close()
-            response = generation.pool.handle_request(copy)
+            signed = self._signed(request, outgoing, generation, mode)
+            response = generation.pool.handle_request(signed)
         except BaseException as exc:
             self.release(generation)
-            if (refusal := identity_failure(exc)) is not None:
+            if (refusal := identity_failure(exc)) is not None and refusal is not exc:
                 raise refusal from exc
             raise
         response.stream = self.body_class(response.stream, self, generation)
@@ -242,14 +247,16 @@ class AsyncCarrier(_Calls, Generic[Request, Response]):
             await pool.aclose()
 
     async def _send(self, request: Any, mode: Mode) -> Any:
-        generation, copy, over = self._begin(request, mode)
+        outgoing = self._judge(request)
+        generation, over = self._generations.lease(outgoing.expected, now())
         try:
             for pool in over:
                 await pool.aclose()
-            response = await generation.pool.handle_async_request(copy)
+            signed = self._signed(request, outgoing, generation, mode)
+            response = await generation.pool.handle_async_request(signed)
         except BaseException as exc:
             await self.release(generation)
-            if (refusal := identity_failure(exc)) is not None:
+            if (refusal := identity_failure(exc)) is not None and refusal is not exc:
                 raise refusal from exc
             raise
         response.stream = self.body_class(response.stream, self, generation)
