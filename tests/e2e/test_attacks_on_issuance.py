@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from zerotrust import clock
+from zerotrust.ca.authority.entries import NewEntry
 from zerotrust.ca.server import Listeners, Running
-from zerotrust.ca.service import CertificateAuthority, NewEntry, init_ca, open_ca
+from zerotrust.ca.service import CertificateAuthority, init_ca, open_ca
 from zerotrust.core.enrolment import JoinToken, parse_address
 from zerotrust.core.spiffe.ids import TrustDomain
 from zerotrust.probe.attacks import clients, issuance

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.vectors import HTTP_LEVEL, REASONS, shared_json
 
+from support.vectors import HTTP_LEVEL, REASONS, shared_json
 from zerotrust.probe.run import ATTACKS
 
 HELD_BY = {

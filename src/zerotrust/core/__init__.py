@@ -1,1 +1,1 @@
-"""DECIDES. Pure: no socket, file, clock, thread or environment; `now` and every answer come in as arguments."""
+"""DECIDES. Pure: no socket, file, clock, thread or environment; answers come as arguments."""

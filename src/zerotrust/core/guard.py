@@ -32,8 +32,8 @@ from zerotrust.core.mode import Mode
 from zerotrust.core.policy.model import Policy
 from zerotrust.core.request import (
     SINGLE_FIELDS,
-    WEBSOCKET_METHOD,
     WATCHED_FIELDS,
+    WEBSOCKET_METHOD,
     Authorities,
     Target,
     parse_target,
