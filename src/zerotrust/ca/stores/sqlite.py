@@ -1,9 +1,9 @@
 """The CA's records in one SQLite file.
 
 1. One process: an exclusive lock on a file beside the database; a second one is told so.
-2. One writer thread. It takes every change that waits, writes each under its own savepoint and
-   commits them together
-   (WAL, synchronous=FULL): one fsync for all of them, and no future completes before it.
+2. One writer thread. It commits every change that waits together (WAL, synchronous=FULL): one fsync
+   for all of them, and no future completes before it. When one of them meets a conflict, all are
+   rolled back and written again, each under its own savepoint.
 3. Once-only facts are unique constraints and conditional updates, so that no earlier reading can
    be wrong about them.
 4. A full or broken disk is StoreUnavailable for the changes of that commit; nothing of it is kept.
@@ -56,6 +56,7 @@ SCHEMA_VERSION: Final = 1
 MAX_GROUP: Final = 256  # changes in one commit
 MAX_WAITING: Final = 4096  # changes in line before new ones are refused
 
+_FROZEN: Final = "SELECT 1 FROM lineages WHERE id = ? AND frozen_at IS NOT NULL"
 _SCHEMA: Final = """
 CREATE TABLE entries (
   id TEXT PRIMARY KEY, spiffe_id TEXT NOT NULL UNIQUE, selectors TEXT NOT NULL, dns_names TEXT NOT
@@ -144,20 +145,36 @@ class SqliteStore:
     def _commit(self, changes: list[tuple[Change, Future[None]]]) -> None:
         if not changes:
             return
-        outcomes: list[Exception | None] = []
+        wanted = [change for change, _ in changes]
+        outcomes: list[Exception | None]
         try:
-            self._writer.execute("BEGIN IMMEDIATE")
-            outcomes.extend(_attempt(self._writer, change) for change, _ in changes)
-            self._writer.execute("COMMIT")
+            try:
+                outcomes = self._together(wanted, _write)
+            except (Conflict, sqlite3.IntegrityError):  # rare: find out whose, change by change
+                outcomes = self._together(wanted, _attempt)
         except sqlite3.Error as exc:
-            with contextlib.suppress(sqlite3.Error):
-                self._writer.execute("ROLLBACK")
             outcomes = [StoreUnavailable(f"the records cannot be written: {exc}")] * len(changes)
         for (_, done), outcome in zip(changes, outcomes, strict=True):
             if outcome is None:
                 done.set_result(None)
             else:
                 done.set_exception(outcome)
+
+    def _together(
+        self,
+        changes: list[Change],
+        write: Callable[[sqlite3.Connection, Change], Exception | None],
+    ) -> list[Exception | None]:
+        """Write all in one transaction; whatever is raised leaves nothing of it."""
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            outcomes = [write(self._writer, change) for change in changes]
+            self._writer.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._writer.execute("ROLLBACK")
+            raise
+        return outcomes
 
 
 def hold(path: Path) -> int:
@@ -194,6 +211,10 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise ConfigurationError(
             f"{path.name} has schema {version}; this release reads {SCHEMA_VERSION}", Reason.STORE
         )
+
+
+def _write(connection: sqlite3.Connection, change: Change) -> None:
+    _WRITES[type(change)](connection, change)
 
 
 def _attempt(connection: sqlite3.Connection, change: Change) -> Exception | None:
@@ -297,14 +318,13 @@ def _add_token(connection: sqlite3.Connection, change: AddToken) -> None:
 
 def _record_issue(connection: sqlite3.Connection, change: RecordIssue) -> None:
     certificate, lineage = change.certificate, change.lineage
-    if change.entry is not None:
+    if change.entry is not None and change.token is None:  # a deleted entry takes its tokens along
         _require_entry(connection, change.entry)
     if lineage is not None:
         selectors = json.dumps(sorted(lineage.selectors))
         values = (lineage.id, lineage.entry, lineage.attested_at, selectors, lineage.frozen_at)
         connection.execute("INSERT INTO lineages VALUES (?, ?, ?, ?, ?)", values)
-    frozen = "SELECT 1 FROM lineages WHERE id = ? AND frozen_at IS NOT NULL"
-    if _one(connection, frozen, certificate.lineage):
+    elif _one(connection, _FROZEN, certificate.lineage):
         raise Conflict("the lineage is frozen")
     if change.token is not None:
         spent = "UPDATE join_tokens SET used_for = ? WHERE hash = ? AND used_for IS NULL"
