@@ -9,10 +9,11 @@ from collections.abc import Callable
 import pytest
 
 from support.identities import FixedIdentity
-from zerotrust.core.errors import UnsafeSetting
+from zerotrust.core.errors import CertificateRejected, UnsafeSetting
 from zerotrust.probe.forge import ForgedAuthority
+from zerotrust.workload.tls import peer
 from zerotrust.workload.tls.context import SpiffeContext, client_context, require, server_context
-from zerotrust.workload.tls.peer import HandshakeRefused, SpiffeObject
+from zerotrust.workload.tls.peer import HandshakeRefused, SpiffeObject, Terms
 
 CA = ForgedAuthority(now=time.time())
 
@@ -89,3 +90,20 @@ def test_an_object_made_past_the_front_refuses_its_handshake() -> None:
     stray = inner.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
     with pytest.raises(HandshakeRefused):
         stray.do_handshake()
+
+
+def test_a_remembered_peer_is_judged_again_once_a_certificate_of_its_chain_ends() -> None:
+    terms = Terms(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), CA.bundles)
+    chain = CA.chain_der(CA.issue("web", ttl=60))
+    first = terms.accept(chain, CA.bundles, CA.now)
+    assert terms.accept(chain, CA.bundles, CA.now + 30) is first
+    with pytest.raises(CertificateRejected):
+        terms.accept(chain, CA.bundles, CA.now + 61)
+
+
+def test_remembered_peers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer, "MAX_ACCEPTED", 2)
+    terms = Terms(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), CA.bundles)
+    for _ in range(5):
+        terms.accept(CA.chain_der(CA.issue("web")), CA.bundles, CA.now)
+        assert len(terms._accepted) <= 2

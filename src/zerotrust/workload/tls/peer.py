@@ -20,7 +20,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from zerotrust import clock
@@ -29,6 +29,8 @@ from zerotrust.core.spiffe.x509_svid import VerifiedSvid, accept_leaf
 
 if TYPE_CHECKING:
     from zerotrust.core.spiffe.bundle import BundleSet
+
+MAX_ACCEPTED: Final = 1024  # peers remembered per snapshot
 
 Authorize = Callable[[VerifiedSvid], None]
 OnRefused = Callable[[ZeroTrustError], None]
@@ -55,6 +57,22 @@ class Terms:
     authorize: Authorize | None = None
     on_refused: OnRefused | None = None
     refusal: ZeroTrustError | None = None
+    _accepted: dict[tuple[bytes, ...], VerifiedSvid] = field(default_factory=dict, repr=False)
+
+    def accept(self, chain: tuple[bytes, ...], bundles: BundleSet, now: float) -> VerifiedSvid:
+        """Judge a verified chain, or recall the judgement of the very same bytes.
+
+        It stands while the bundles do, which is as long as these terms, and until the first
+        certificate of the chain ends.
+        """
+        known = self._accepted.get(chain)
+        if known is not None and now < known.expires_at:
+            return known
+        peer = accept_leaf(chain, bundles, now)
+        if len(self._accepted) >= MAX_ACCEPTED:
+            self._accepted.clear()
+        self._accepted[chain] = peer
+        return peer
 
 
 def peer_of(ssl_object: object) -> VerifiedSvid | None:
@@ -123,7 +141,7 @@ class _Checked:
             )
         if terms.bundles is None:
             return None
-        peer = accept_leaf(_verified_chain(self), terms.bundles, clock.now())
+        peer = terms.accept(_verified_chain(self), terms.bundles, clock.now())
         if terms.authorize is not None:
             terms.authorize(peer)
         return peer
@@ -227,12 +245,12 @@ def _is_raw(ssl_object: object) -> bool:
     return type(ssl_object).__name__ == "_SSLSocket" and type(ssl_object).__module__ == "_ssl"
 
 
-def _verified_chain(checked: Any) -> list[bytes]:
+def _verified_chain(checked: Any) -> tuple[bytes, ...]:
     """DER of the chain OpenSSL verified, leaf first and anchor last; public from 3.13 on."""
     if sys.version_info >= (3, 13):
-        return list(checked.get_verified_chain())
+        return tuple(checked.get_verified_chain())
     chain = checked._sslobj.get_verified_chain() or ()  # noqa: SLF001 - the same data
-    return [certificate.public_bytes(_ssl.ENCODING_DER) for certificate in chain]
+    return tuple(certificate.public_bytes(_ssl.ENCODING_DER) for certificate in chain)
 
 
 # X509_V_ERR_* of OpenSSL's x509_vfy.h that have a reason of their own; all others are "untrusted".
