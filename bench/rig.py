@@ -9,12 +9,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from zerotrust.probe.deliver import present
 from zerotrust.probe.forge import ForgedAuthority
@@ -82,6 +86,28 @@ def pin(cpu: int, pid: int = 0) -> None:
         os.sched_setaffinity(pid, {cpus[cpu % len(cpus)]})
 
 
+@contextlib.contextmanager
+def process(target: Callable[..., None], *arguments: Any) -> Iterator[tuple[int, Connection]]:
+    """Run `target(pipe, *arguments)` in a process of its own, ended with the `with` block.
+
+    Yields its process id and our end of the pipe. Threads do not cross a fork: start none before.
+    """
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=_child, args=(target, ours, theirs, arguments), daemon=True)
+    child.start()
+    theirs.close()  # each end has one holder, so the other one learns when it dies
+    try:
+        yield child.pid or 0, ours
+    finally:
+        child.terminate()
+        child.join(15)
+        if child.is_alive():
+            child.kill()
+            child.join()
+        ours.close()
+
+
 def bare_context(snapshot: Snapshot, *, server: bool) -> ssl.SSLContext:
     """Return mutual TLS 1.3 as `ssl` gives it, with none of our checks: the baseline."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
@@ -101,3 +127,10 @@ def bare_context(snapshot: Snapshot, *, server: bool) -> ssl.SSLContext:
 def authority() -> ForgedAuthority:
     """Return a throw-away CA of this moment."""
     return ForgedAuthority("example.org", now=time.time())
+
+
+def _child(
+    target: Callable[..., None], theirs: Connection, ours: Connection, arguments: tuple[Any, ...]
+) -> None:
+    theirs.close()
+    target(ours, *arguments)
