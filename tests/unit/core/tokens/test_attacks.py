@@ -151,6 +151,7 @@ def test_any_other_member_in_a_header_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "kid",
     ["../../../dev/null", "' OR 1=1 --", "*)(uid=*", "$(id)", ISSUER_KID + " ", ISSUER_KID[:-1]],
+    ids=["path", "sql", "ldap", "shell", "longer", "shorter"],
 )
 def test_a_kid_is_a_name_and_never_a_path_or_query(kid: str) -> None:
     assert wit_refusal(seal(wit_header(kid=kid), wit_claims(), ISSUER)) is Reason.TOKEN_UNKNOWN_KEY
