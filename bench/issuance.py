@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -146,7 +146,7 @@ class _Crowd:
         self._sockets = [_connect(port, context) for _ in range(clients)]
         self._pool = ThreadPoolExecutor(clients)
 
-    def __enter__(self) -> _Crowd:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -218,7 +218,7 @@ def _extensions(
 ) -> Iterator[x509.Extension[x509.ExtensionType]]:
     """Yield what an X509-SVID carries."""
     identity = DOMAIN.id("/load/1")
-    usage = [name in {"digital_signature"} for name in _USAGES]
+    usage = [name == "digital_signature" for name in _USAGES]
     for value, critical in (
         (
             x509.SubjectAlternativeName(

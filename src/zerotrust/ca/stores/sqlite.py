@@ -18,6 +18,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -55,6 +56,8 @@ Row = tuple[Any, ...]
 SCHEMA_VERSION: Final = 1
 MAX_GROUP: Final = 256  # changes in one commit
 MAX_WAITING: Final = 4096  # changes in line before new ones are refused
+GATHER_SECONDS: Final = 0.001  # within which a crowd sends one more change
+GATHER_TURNS: Final = 5
 
 _FROZEN: Final = "SELECT 1 FROM lineages WHERE id = ? AND frozen_at IS NOT NULL"
 _SCHEMA: Final = """
@@ -131,15 +134,26 @@ class SqliteStore:
         os.close(self._lock_file)
 
     def _write(self) -> None:
+        crowded = False
         while True:
-            first = self._waiting.get()
-            group = [first]
+            group = [self._waiting.get()]
+            if crowded:
+                self._gather()
             with contextlib.suppress(queue.Empty):
                 while len(group) < MAX_GROUP:
                     group.append(self._waiting.get_nowait())
             changes = [item for item in group if item is not None]
             self._commit(changes)
             if len(changes) < len(group):
+                return
+            crowded = not self._waiting.empty()
+
+    def _gather(self) -> None:
+        """Wait for as long as the line grows, a few milliseconds at most."""
+        for _ in range(GATHER_TURNS):
+            length = self._waiting.qsize()
+            time.sleep(GATHER_SECONDS)
+            if self._waiting.qsize() == length:
                 return
 
     def _commit(self, changes: list[tuple[Change, Future[None]]]) -> None:
