@@ -5,19 +5,23 @@
    while it builds the scope, and wsproto drops headers.
 3. One timer for each connection looks at the peer's end, at the policy and at headers that do not
    arrive; requests set and cancel none.
-4. A class is built when it is asked for, so that no WebSocket library is imported that is not used.
+4. A request that gives its length twice, as a number and as chunks, is refused (RFC 9112 section
+   6.1): httptools does it, h11 has to be helped.
+5. A class is built when it is asked for, so that no WebSocket library is imported that is not used.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from zerotrust import clock
 from zerotrust.asgi.connection import PEER, TARGET, Connection
 from zerotrust.asgi.limits import GRACE_SECONDS, HEADER_SECONDS, LOOK_SECONDS
-from zerotrust.core.errors import ConfigurationError
+from zerotrust.asgi.problem import send_problem
+from zerotrust.core.errors import Category, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -27,6 +31,7 @@ else:
     _Base = object
 
 HTTP_CHOICES: Final = ("auto", "httptools", "h11")
+_FRAMINGS: Final = {b"content-length", b"transfer-encoding"}
 WEBSOCKET_CHOICES: Final = ("auto", "none", "websockets", "websockets-sansio", "wsproto")
 
 
@@ -216,6 +221,11 @@ def _h11() -> type[asyncio.Protocol]:
             self.app = self._publish
 
         def _publish(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+            if {name for name, _ in scope["headers"]} >= _FRAMINGS:
+                refusal_id = secrets.token_hex(8)
+                return send_problem(
+                    scope, receive, send, Category.MALFORMED, refusal_id, close=True
+                )
             raw = scope["raw_path"].removeprefix(self.root_path.encode("ascii"))
             query = scope["query_string"]
             target = raw + b"?" + query if query else raw
