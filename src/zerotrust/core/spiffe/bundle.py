@@ -51,7 +51,6 @@ class TrustBundle:
     sequence: int | None = None
     refresh_hint: int = DEFAULT_REFRESH_HINT  # seconds
     skipped: tuple[str, ...] = ()  # one sentence for each element that was left out
-    _anchors: Mapping[bytes, x509.Certificate] = field(init=False, repr=False)
     _anchors_der: frozenset[bytes] = field(init=False, repr=False)
     _by_subject: Mapping[x509.Name, tuple[x509.Certificate, ...]] = field(init=False, repr=False)
 
@@ -66,7 +65,6 @@ class TrustBundle:
                 raise BadBundle(f"anchor {position}: {exc.detail}") from exc
         anchors = {anchor.public_bytes(Encoding.DER): anchor for anchor in self.x509_authorities}
         object.__setattr__(self, "wit_keys", MappingProxyType(dict(self.wit_keys)))
-        object.__setattr__(self, "_anchors", MappingProxyType(anchors))
         object.__setattr__(self, "_anchors_der", frozenset(anchors))
         by_subject: dict[x509.Name, tuple[x509.Certificate, ...]] = {}
         for anchor in anchors.values():
@@ -149,10 +147,6 @@ class TrustBundle:
     def is_dev(self) -> bool:
         """Whether an anchor carries the dev marker."""
         return any(rules.is_dev(anchor) for anchor in self.x509_authorities)
-
-    def anchor(self, der: bytes) -> x509.Certificate | None:
-        """Return the anchor with exactly these bytes, or None."""
-        return self._anchors.get(der)
 
     def anchors_named(self, subject: x509.Name) -> tuple[x509.Certificate, ...]:
         """Return the anchors with this subject."""

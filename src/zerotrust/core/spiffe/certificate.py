@@ -3,12 +3,16 @@
 1. Every rule raises CertificateRejected; whoever reads our own files turns that into its own error.
 2. Keys are judged by this allow-list before anyone checks a signature with them.
 3. An extension that is critical and not named here is refused (RFC 5280 section 4.2).
+4. What is remembered of an issuer follows from its bytes alone: neither time nor trust is in it.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final, TypeVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final, TypeAlias, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -49,7 +53,44 @@ _LEAF_CRITICAL: Final = frozenset(
 )
 _CA_CRITICAL: Final = _LEAF_CRITICAL | {ExtensionOID.NAME_CONSTRAINTS}
 _E = TypeVar("_E", bound=x509.ExtensionType)
+_Extensions: TypeAlias = dict[type[x509.ExtensionType], x509.Extension[Any]]
 _VISIBLE: Final = re.compile(r"[!-~]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """A certificate that keeps the rules for keys and CAs, and what it says.
+
+    Whether it is valid now, and whether anyone trusts it, is asked anew for each path.
+    """
+
+    certificate: x509.Certificate
+    subject: x509.Name
+    issuer: x509.Name
+    not_before: float  # seconds since the epoch
+    not_after: float
+    has_rsa_key: bool
+    path_length: int | None  # CA certificates that may stand below it and above a leaf; None: any
+    name_constraints: x509.NameConstraints | None
+
+
+@lru_cache(maxsize=64)  # few issuers sign many leaves; at most 64 x 32 KiB, and nothing is proven
+def read_issuer(der: bytes) -> Issuer:
+    """Parse a CA certificate in DER; PEER_NOT_AN_SVID, PEER_CHAIN or PEER_KEY if it is none."""
+    certificate = load_der(der)
+    found = _ca_extensions(certificate)
+    require_key(certificate, allow_rsa=True)
+    constraints = _find(found, x509.NameConstraints)
+    return Issuer(
+        certificate,
+        certificate.subject,
+        certificate.issuer,
+        certificate.not_valid_before_utc.timestamp(),
+        certificate.not_valid_after_utc.timestamp(),
+        isinstance(certificate.public_key(), rsa.RSAPublicKey),
+        found[x509.BasicConstraints].value.path_length,
+        None if constraints is None else constraints.value,
+    )
 
 
 def load_der(der: bytes) -> x509.Certificate:
@@ -109,17 +150,13 @@ def require_signature_algorithm(certificate: x509.Certificate) -> None:
         )
 
 
-def require_validity(certificate: x509.Certificate, now: float) -> None:
-    """Refuse outside notBefore <= now < notAfter; `now` in seconds since the epoch, no skew."""
+def require_validity(not_before: float, not_after: float, now: float) -> None:
+    """Refuse outside notBefore <= now < notAfter; all in seconds since the epoch, no skew."""
     # Written so that a NaN is refused as well.
-    if not now >= certificate.not_valid_before_utc.timestamp():
-        raise CertificateRejected(
-            Reason.PEER_NOT_YET_VALID, f"valid from {certificate.not_valid_before_utc}"
-        )
-    if not now < certificate.not_valid_after_utc.timestamp():
-        raise CertificateRejected(
-            Reason.PEER_EXPIRED, f"expired at {certificate.not_valid_after_utc}"
-        )
+    if not now >= not_before:
+        raise CertificateRejected(Reason.PEER_NOT_YET_VALID, f"valid from {_shown(not_before)}")
+    if not now < not_after:
+        raise CertificateRejected(Reason.PEER_EXPIRED, f"expired at {_shown(not_after)}")
 
 
 def require_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
@@ -134,12 +171,11 @@ def require_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -
 
 def require_leaf(certificate: x509.Certificate) -> SpiffeId:
     """Apply the leaf rules of X509-SVID (sections 2 to 5); return the one identity it carries."""
-    extensions = certificate.extensions
-    _require_known(extensions, _LEAF_CRITICAL)
-    san = _find(extensions, x509.SubjectAlternativeName)
-    constraints = _find(extensions, x509.BasicConstraints)
-    key_usage = _find(extensions, x509.KeyUsage)
-    extended = _find(extensions, x509.ExtendedKeyUsage)
+    found = _known(certificate.extensions, _LEAF_CRITICAL, Reason.PEER_NOT_AN_SVID)
+    san = _find(found, x509.SubjectAlternativeName)
+    constraints = _find(found, x509.BasicConstraints)
+    key_usage = _find(found, x509.KeyUsage)
+    extended = _find(found, x509.ExtendedKeyUsage)
     if san is None or constraints is None or key_usage is None or extended is None:
         raise _not_an_svid("a leaf has a SAN, basic constraints, key usage and extended key usage")
     if not san.critical and not certificate.subject.rdns:
@@ -158,32 +194,30 @@ def require_leaf(certificate: x509.Certificate) -> SpiffeId:
 
 def require_ca(certificate: x509.Certificate) -> None:
     """Apply the signing certificate rules of X509-SVID (sections 2 to 4); else PEER_CHAIN."""
-    extensions = certificate.extensions
-    _require_known(extensions, _CA_CRITICAL, Reason.PEER_CHAIN)
-    constraints = _find(extensions, x509.BasicConstraints)
-    key_usage = _find(extensions, x509.KeyUsage)
-    if constraints is None or not constraints.value.ca:
-        raise _no_ca("basic constraints do not say CA")
-    if key_usage is None or not key_usage.critical or not key_usage.value.key_cert_sign:
-        raise _no_ca("key usage must be critical and hold keyCertSign")
-    extended = _find(extensions, x509.ExtendedKeyUsage)
-    if extended is not None and not _AUTHENTICATION.issubset(extended.value):
-        raise _no_ca("extended key usage excludes serverAuth or clientAuth")
-    san = _find(extensions, x509.SubjectAlternativeName)
-    uris = [] if san is None else _uris(san.value)
-    if len(uris) > 1 or not all(_names_a_trust_domain(uri) for uri in uris):
-        raise _no_ca("its URI SAN is not one SPIFFE ID without a path")
-
-
-def path_length(certificate: x509.Certificate) -> int | None:
-    """How many CA certificates may stand between this one and a leaf; None for any number."""
-    constraints = _find(certificate.extensions, x509.BasicConstraints)
-    return None if constraints is None else constraints.value.path_length
+    _ca_extensions(certificate)
 
 
 def is_dev(certificate: x509.Certificate) -> bool:
     """Whether the certificate carries the marker of a throw-away CA."""
     return any(extension.oid == DEV_MARKER_OID for extension in certificate.extensions)
+
+
+def _ca_extensions(certificate: x509.Certificate) -> _Extensions:
+    found = _known(certificate.extensions, _CA_CRITICAL, Reason.PEER_CHAIN)
+    constraints = _find(found, x509.BasicConstraints)
+    key_usage = _find(found, x509.KeyUsage)
+    if constraints is None or not constraints.value.ca:
+        raise _no_ca("basic constraints do not say CA")
+    if key_usage is None or not key_usage.critical or not key_usage.value.key_cert_sign:
+        raise _no_ca("key usage must be critical and hold keyCertSign")
+    extended = _find(found, x509.ExtendedKeyUsage)
+    if extended is not None and not _AUTHENTICATION.issubset(extended.value):
+        raise _no_ca("extended key usage excludes serverAuth or clientAuth")
+    san = _find(found, x509.SubjectAlternativeName)
+    uris = [] if san is None else _uris(san.value)
+    if len(uris) > 1 or not all(_names_a_trust_domain(uri) for uri in uris):
+        raise _no_ca("its URI SAN is not one SPIFFE ID without a path")
+    return found
 
 
 def _identity(san: x509.SubjectAlternativeName) -> SpiffeId:
@@ -204,7 +238,7 @@ def _identity(san: x509.SubjectAlternativeName) -> SpiffeId:
 
 
 def _uris(san: x509.SubjectAlternativeName) -> list[str]:
-    return san.get_values_for_type(x509.UniformResourceIdentifier)
+    return [name.value for name in san if type(name) is x509.UniformResourceIdentifier]
 
 
 def _names_a_trust_domain(uri: str) -> bool:
@@ -214,23 +248,26 @@ def _names_a_trust_domain(uri: str) -> bool:
         return False
 
 
-def _find(extensions: x509.Extensions, kind: type[_E]) -> x509.Extension[_E] | None:
-    try:
-        return extensions.get_extension_for_class(kind)
-    except x509.ExtensionNotFound:
-        return None
-
-
-def _require_known(
-    extensions: x509.Extensions,
-    known: frozenset[x509.ObjectIdentifier],
-    reason: Reason = Reason.PEER_NOT_AN_SVID,
-) -> None:
+def _known(
+    extensions: x509.Extensions, known: frozenset[x509.ObjectIdentifier], reason: Reason
+) -> _Extensions:
+    """Return the extensions by type; a certificate never holds two of one OID (load_der)."""
+    found: _Extensions = {}
     for extension in extensions:
         if extension.critical and extension.oid not in known:
             raise CertificateRejected(
                 reason, f"unknown critical extension {extension.oid.dotted_string}"
             )
+        found[type(extension.value)] = extension
+    return found
+
+
+def _find(found: _Extensions, kind: type[_E]) -> x509.Extension[_E] | None:
+    return found.get(kind)
+
+
+def _shown(when: float) -> str:
+    return f"{datetime.fromtimestamp(when, UTC)}"
 
 
 def _not_an_svid(detail: str) -> CertificateRejected:

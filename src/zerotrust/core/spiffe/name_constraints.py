@@ -17,11 +17,8 @@ from zerotrust.core.errors import CertificateRejected, Reason
 _FORMS: Final = (x509.UniformResourceIdentifier, x509.DNSName, x509.IPAddress)
 
 
-def require_permitted(issuer: x509.Certificate, below: Sequence[x509.Certificate]) -> None:
-    """Refuse with PEER_CHAIN when a name below the issuer is outside its constraints."""
-    constraints = _constraints(issuer)
-    if constraints is None:
-        return
+def require_permitted(constraints: x509.NameConstraints, below: Sequence[x509.Certificate]) -> None:
+    """Refuse with PEER_CHAIN when a name below an issuer is outside its constraints."""
     permitted = tuple(constraints.permitted_subtrees or ())
     excluded = tuple(constraints.excluded_subtrees or ())
     if not all(isinstance(tree, _FORMS) for tree in permitted + excluded):
@@ -45,13 +42,6 @@ def _within(name: x509.GeneralName, tree: x509.GeneralName) -> bool:
         return host.endswith(bound) if bound.startswith(".") else host == bound
     host = str(name.value).lower()
     return host == bound or host.endswith(bound if bound[:1] in {"", "."} else f".{bound}")
-
-
-def _constraints(certificate: x509.Certificate) -> x509.NameConstraints | None:
-    for extension in certificate.extensions:
-        if isinstance(extension.value, x509.NameConstraints):
-            return extension.value
-    return None
 
 
 def _names(certificate: x509.Certificate) -> Sequence[x509.GeneralName]:

@@ -12,9 +12,9 @@ import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import pairwise
-from typing import Final, Never, Self, TypeAlias, final
+from typing import Final, NamedTuple, Never, Self, TypeAlias, final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 from zerotrust.core.errors import CertificateRejected, MalformedError, Reason
 from zerotrust.core.spiffe import certificate as rules
 from zerotrust.core.spiffe.bundle import BundleSet, TrustBundle
+from zerotrust.core.spiffe.certificate import Issuer
 from zerotrust.core.spiffe.ids import SpiffeId
 from zerotrust.core.spiffe.name_constraints import require_permitted
 
@@ -40,7 +41,7 @@ MAX_CHAIN_BYTES: Final = 32 * 1024
 MAX_KEY_PEM_BYTES: Final = 16 * 1024
 
 _MAX_PATHS: Final = 16  # anchors of one name: a root, its siblings and successors
-_Path: TypeAlias = tuple[x509.Certificate, ...]  # leaf first
+_Issuers: TypeAlias = tuple[Issuer, ...]  # the leaf's own first, the anchor last
 
 
 @final
@@ -148,18 +149,16 @@ def accept_leaf(
     """
     # 1. Limits, then the leaf alone (X509-SVID sections 2 to 5).
     _require_size(verified_chain)
-    leaf = rules.load_der(verified_chain[0])
-    identity = _require_leaf(leaf, now, max_lifetime)
+    leaf = _read_leaf(verified_chain[0], now, max_lifetime)
     # 2. The path ends in the leaf's own trust domain (X509-SVID section 5.1).
-    own = bundles.of(identity.trust_domain)
-    anchor = None if own is None else own.anchor(verified_chain[-1])
-    if anchor is None:
+    own = bundles.of(leaf.id.trust_domain)
+    if own is None or verified_chain[-1] not in own.anchors_der:
         elsewhere = any(verified_chain[-1] in bundle.anchors_der for bundle in bundles)
-        raise _untrusted(identity, elsewhere=elsewhere)
+        raise _untrusted(leaf.id, elsewhere=elsewhere)
     # 3. What we ask of a path beyond what OpenSSL asked.
-    path = (leaf, *map(_load_issuer, verified_chain[1:-1]), anchor)
-    _require_path(path, now, allow_rsa=_is_foreign(identity, bundles))
-    return _verified(identity, path, tuple(verified_chain), bundles)
+    issuers = (*map(_presented, verified_chain[1:-1]), rules.read_issuer(verified_chain[-1]))
+    _require_path(leaf, issuers, now, allow_rsa=_is_foreign(leaf.id, bundles))
+    return _verified(leaf, issuers, tuple(verified_chain), bundles)
 
 
 def verify_x509_svid(
@@ -176,91 +175,120 @@ def verify_x509_svid(
     """
     # 1. Limits, then the leaf alone (X509-SVID sections 2 to 5).
     _require_size(chain)
-    leaf = rules.load_der(chain[0])
-    identity = _require_leaf(leaf, now, max_lifetime)
-    presented = (leaf, *map(_load_issuer, chain[1:]))
+    leaf = _read_leaf(chain[0], now, max_lifetime)
+    presented = tuple(map(_presented, chain[1:]))
     # 2. Anchors of the leaf's own trust domain only (X509-SVID section 5.1).
-    own = bundles.of(identity.trust_domain)
-    paths = [] if own is None else _paths_to(own, presented)
+    own = bundles.of(leaf.id.trust_domain)
+    paths = [] if own is None else _paths_to(own, leaf, presented)
     if not paths:
-        raise _untrusted(identity, elsewhere=any(_paths_to(other, presented) for other in bundles))
+        elsewhere = any(_paths_to(other, leaf, presented) for other in bundles)
+        raise _untrusted(leaf.id, elsewhere=elsewhere)
     # 3. Keys and rules of the whole path, then its signatures from the anchor down. Only anchors of
     #    one name give more than one path; the first that holds is taken.
     refusal: CertificateRejected | None = None
-    for path in paths:
+    for issuers in paths:
         try:
-            _require_path(path, now, allow_rsa=_is_foreign(identity, bundles))
-            _require_signatures(path)
+            _require_path(leaf, issuers, now, allow_rsa=_is_foreign(leaf.id, bundles))
+            _require_signatures(leaf, issuers)
         except CertificateRejected as exc:
             refusal = refusal or exc
         else:
-            path_der = (*chain[: len(path) - 1], path[-1].public_bytes(Encoding.DER))
-            return _verified(identity, path, path_der, bundles)
-    raise refusal or _untrusted(identity, elsewhere=False)
+            anchor_der = issuers[-1].certificate.public_bytes(Encoding.DER)
+            return _verified(leaf, issuers, (*chain[: len(issuers)], anchor_der), bundles)
+    raise refusal or _untrusted(leaf.id, elsewhere=False)
 
 
-def _require_leaf(leaf: x509.Certificate, now: float, max_lifetime: float) -> SpiffeId:
+class _Leaf(NamedTuple):
+    """A leaf that has passed what is asked of it alone, at one moment; never kept."""
+
+    certificate: x509.Certificate
+    id: SpiffeId
+    issuer: x509.Name
+    not_after: float
+
+
+def _read_leaf(der: bytes, now: float, max_lifetime: float) -> _Leaf:
+    leaf = rules.load_der(der)
     rules.require_key(leaf, allow_rsa=False)
     identity = rules.require_leaf(leaf)
     rules.require_signature_algorithm(leaf)
-    rules.require_validity(leaf, now)
-    lifetime = (leaf.not_valid_after_utc - leaf.not_valid_before_utc).total_seconds()
-    if lifetime > max_lifetime:
+    not_before = leaf.not_valid_before_utc.timestamp()
+    not_after = leaf.not_valid_after_utc.timestamp()
+    rules.require_validity(not_before, not_after, now)
+    if not_after - not_before > max_lifetime:
         raise CertificateRejected(
-            Reason.PEER_TOO_LONG_LIVED, f"lives {lifetime:.0f} s, at most {max_lifetime:.0f} s"
+            Reason.PEER_TOO_LONG_LIVED,
+            f"lives {not_after - not_before:.0f} s, at most {max_lifetime:.0f} s",
         )
-    return identity
+    return _Leaf(leaf, identity, leaf.issuer, not_after)
+
+
+def _presented(der: bytes) -> Issuer:
+    issuer = rules.read_issuer(der)
+    rules.require_signature_algorithm(issuer.certificate)  # of an anchor's own it matters to nobody
+    return issuer
 
 
 def _is_foreign(identity: SpiffeId, bundles: BundleSet) -> bool:
     return bundles.own is None or bundles.own.origin != identity.trust_domain
 
 
-def _require_path(path: _Path, now: float, *, allow_rsa: bool) -> None:
+def _require_path(leaf: _Leaf, issuers: _Issuers, now: float, *, allow_rsa: bool) -> None:
     """Ask of issuers what RFC 5280 section 6.1 asks in their places, but for the signatures."""
-    for depth, issuer in enumerate(path[1:]):
+    below: _Leaf | Issuer = leaf
+    for depth, issuer in enumerate(issuers):
         # `depth` counts the CA certificates between this one and the leaf.
-        rules.require_key(issuer, allow_rsa=allow_rsa)
-        rules.require_validity(issuer, now)
-        if path[depth].issuer != issuer.subject:
+        if issuer.has_rsa_key and not allow_rsa:
+            raise CertificateRejected(Reason.PEER_KEY, "RSA keys are for foreign CAs alone")
+        rules.require_validity(issuer.not_before, issuer.not_after, now)
+        if below.issuer != issuer.subject:
             raise CertificateRejected(Reason.PEER_CHAIN, "an issuer's name is not its subject's")
-        limit = rules.path_length(issuer)
-        if limit is not None and depth > limit:
+        if issuer.path_length is not None and depth > issuer.path_length:
             raise CertificateRejected(Reason.PEER_CHAIN, "longer than a path length allows")
-        require_permitted(issuer, path[: depth + 1])
+        if issuer.name_constraints is not None:
+            names = (leaf.certificate, *(ca.certificate for ca in issuers[:depth]))
+            require_permitted(issuer.name_constraints, names)
+        below = issuer
 
 
 def _verified(
-    identity: SpiffeId, path: _Path, path_der: tuple[bytes, ...], bundles: BundleSet
+    leaf: _Leaf, issuers: _Issuers, path_der: tuple[bytes, ...], bundles: BundleSet
 ) -> VerifiedSvid:
-    ends = [certificate.not_valid_after_utc.timestamp() for certificate in path]
     verified = object.__new__(VerifiedSvid)
     for name, value in (
-        ("id", identity),
+        ("id", leaf.id),
         ("chain_der", path_der),
         ("thumbprint", _thumbprint(path_der[0])),
-        ("serial", path[0].serial_number),
-        ("not_after", ends[0]),
-        ("expires_at", min(ends)),
+        ("serial", leaf.certificate.serial_number),
+        ("not_after", leaf.not_after),
+        ("expires_at", min(leaf.not_after, *[issuer.not_after for issuer in issuers])),
         ("bundles", bundles),
     ):
         object.__setattr__(verified, name, value)
     return verified
 
 
-def _paths_to(bundle: TrustBundle, presented: _Path) -> list[_Path]:
+def _paths_to(bundle: TrustBundle, leaf: _Leaf, presented: _Issuers) -> list[_Issuers]:
     """Paths by name alone: up to a presented certificate that is an anchor, or one step further."""
-    for position, certificate in enumerate(presented[1:], start=1):
-        for anchor in bundle.anchors_named(certificate.subject):
-            if anchor.public_key() == certificate.public_key():
+    for position, issuer in enumerate(presented):
+        for anchor in _anchors_named(bundle, issuer.subject):
+            if anchor.certificate.public_key() == issuer.certificate.public_key():
                 return [(*presented[:position], anchor)]
-    if presented[-1].issuer == presented[-1].subject or len(presented) > MAX_CHAIN:
+    last: _Leaf | Issuer = presented[-1] if presented else leaf
+    if last.issuer == last.certificate.subject or len(presented) >= MAX_CHAIN:
         return []  # a root, and none of these; or no room for one
-    named = bundle.anchors_named(presented[-1].issuer)
-    return [(*presented, anchor) for anchor in named[:_MAX_PATHS]]
+    return [(*presented, anchor) for anchor in _anchors_named(bundle, last.issuer)]
 
 
-def _require_signatures(path: _Path) -> None:
+def _anchors_named(bundle: TrustBundle, subject: x509.Name) -> list[Issuer]:
+    return [
+        rules.read_issuer(anchor.public_bytes(Encoding.DER))
+        for anchor in bundle.anchors_named(subject)[:_MAX_PATHS]
+    ]
+
+
+def _require_signatures(leaf: _Leaf, issuers: _Issuers) -> None:
+    path = (leaf.certificate, *(issuer.certificate for issuer in issuers))
     for certificate, issuer in reversed(tuple(pairwise(path))):
         rules.require_issued_by(certificate, issuer)
 
@@ -285,15 +313,7 @@ def _require_size(chain: Sequence[bytes]) -> None:
         raise CertificateRejected(Reason.PEER_CHAIN, f"more than {MAX_CHAIN_BYTES} bytes")
 
 
-@lru_cache(maxsize=64)  # few issuers sign many leaves; at most 64 x 32 KiB, and nothing is proven
-def _load_issuer(der: bytes) -> x509.Certificate:
-    issuer = rules.load_der(der)
-    rules.require_ca(issuer)
-    rules.require_signature_algorithm(issuer)
-    return issuer
-
-
-def _load_pem_chain(pem: bytes) -> _Path:
+def _load_pem_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
     if len(pem) > MAX_CHAIN_BYTES:
         raise MalformedError(Reason.BAD_CERTIFICATE, f"longer than {MAX_CHAIN_BYTES} bytes")
     try:
