@@ -138,11 +138,11 @@ def _wrong_issuer_name(world: World) -> Chain:
 
 
 def _early(world: World) -> Chain:
-    return world.chain(world.own.issue("web", not_before=world.now + 60))
+    return world.chain(world.own.issue("web", not_before=world.now + 3600))
 
 
 def _early_issuer(world: World) -> Chain:
-    issuer = world.own.intermediate("changed", not_before=world.now + 60)
+    issuer = world.own.intermediate("changed", not_before=world.now + 3600)
     return world.chain(world.own.issue("web", issuer=issuer))
 
 
@@ -218,7 +218,7 @@ MUTANTS: tuple[Mutant, ...] = (
     # its time
     _leaf("expired in this second", Reason.PEER_EXPIRED, ttl=0),
     _leaf("expired a moment ago", Reason.PEER_EXPIRED, ttl=-5),
-    Mutant("a minute early", _early, Reason.PEER_NOT_YET_VALID),
+    Mutant("an hour early", _early, Reason.PEER_NOT_YET_VALID),
     _leaf("a lifetime of two days", Reason.PEER_TOO_LONG_LIVED, openssl=True, ttl=2 * DAY),
     _leaf("signed over SHA-224", Reason.PEER_CHAIN, openssl=True, hash_algorithm=hashes.SHA224()),
     # what stands above it
