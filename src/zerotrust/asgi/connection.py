@@ -14,12 +14,15 @@ from asyncio import BaseTransport
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
 
+from cryptography import x509
+
 from zerotrust.asgi.limits import REMEMBERED_DECISIONS
 from zerotrust.core.memo import Budget, Memo
 from zerotrust.workload.tls.peer import peer_of
 
 if TYPE_CHECKING:
     from zerotrust.core.guard import Allowed, Guard
+    from zerotrust.core.spiffe.x509_svid import X509Svid
 
 PEER: Final = "zerotrust.peer"  # scope["extensions"]: the Connection
 TARGET: Final = "zerotrust.target"  # scope["extensions"]: the request target as sent, bytes
@@ -99,6 +102,20 @@ def target_of(scope: Any) -> bytes:
     query: bytes = scope.get("query_string") or b""
     path = raw_path.removeprefix(root) if root else raw_path
     return path + b"?" + query if query else path
+
+
+def dns_names(svid: X509Svid) -> list[str]:
+    """Return the DNS names of our own certificate."""
+    names = svid.chain[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return names.get_values_for_type(x509.DNSName)
+
+
+def authorities_at(svid: X509Svid, listener: Listener) -> set[str]:
+    """Return each `name:port` we answer for there: nothing is derived from a Host field."""
+    names = set(dns_names(svid))
+    if listener.loopback:
+        names |= {"localhost", "127.0.0.1", "[::1]"}
+    return {f"{name}:{listener.port}" for name in names}
 
 
 def _address(peername: Any) -> str:

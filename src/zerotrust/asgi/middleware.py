@@ -18,10 +18,7 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
-from itertools import product
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
-
-from cryptography import x509
 
 from zerotrust import clock
 from zerotrust.asgi.connection import (
@@ -30,9 +27,12 @@ from zerotrust.asgi.connection import (
     Connection,
     Exchange,
     Listener,
+    authorities_at,
     connection_of,
+    dns_names,
     target_of,
 )
+from zerotrust.asgi.identity_headers import HIDDEN
 from zerotrust.asgi.limits import MAX_FAILURES, FailureBudget
 from zerotrust.asgi.policy_source import FixedPolicy, PolicySource
 from zerotrust.asgi.problem import App, Receive, Scope, Send, send_problem
@@ -61,27 +61,6 @@ CALLER: Final = "zerotrust.caller"  # scope key under which the application find
 
 PolicyLike: TypeAlias = "str | os.PathLike[str] | Policy | PolicyFile"
 
-_IDENTITY_HEADERS: Final = (
-    "authorization",
-    "workload-identity-token",
-    "txn-token",
-    "client-cert",  # RFC 9440
-    "client-cert-chain",
-    "x-forwarded-client-cert",  # Envoy
-    "x-forwarded-tls-client-cert",  # Traefik
-    "x-forwarded-tls-client-cert-info",
-    "ssl-client-cert",  # nginx ingress
-    "x-ssl-client-cert",
-    "x-client-cert",
-)
-# every name above under every mix of `-` and `_`; our protocol classes hand on lower-case names
-_HIDDEN: Final = frozenset(
-    "".join(
-        part for pair in zip(name.split("-"), (*marks, ""), strict=True) for part in pair
-    ).encode()
-    for name in _IDENTITY_HEADERS
-    for marks in product("-_", repeat=name.count("-"))
-)
 _STDERR: Final = 2
 _PATH_BYTES: Final = 128  # of a path that no rule matched, in the audit log
 
@@ -217,7 +196,7 @@ class Protected:
         except Exception:  # noqa: BLE001 - the full decision meets it again and gives it words
             return None
         connection.exchange = exchange
-        shown = [field for field in headers if field[0] not in _HIDDEN]
+        shown = [field for field in headers if field[0] not in HIDDEN]
         return {**scope, "headers": shown, CALLER: caller}
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -367,7 +346,10 @@ class Protected:
         if guard is None:
             guard = self._guards[connection.listener] = Guard(
                 own_id=snapshot.svid.id,
-                authorities=self._authorities_at(snapshot, connection.listener),
+                authorities={
+                    *authorities_at(snapshot.svid, connection.listener),
+                    *self._authorities,
+                },
                 bundles=snapshot.bundles,
                 policy=policy,
                 started_at=self.started_at,
@@ -382,16 +364,10 @@ class Protected:
             policy is not self._policy_in_force
             or snapshot.bundles is not old.bundles
             or snapshot.svid.id != old.svid.id
-            or _dns_names(snapshot) != _dns_names(old)
+            or dns_names(snapshot.svid) != dns_names(old.svid)
         ):
             self._guards = {}
         self._snapshot, self._policy_in_force = snapshot, policy
-
-    def _authorities_at(self, snapshot: Snapshot, listener: Listener) -> set[str]:
-        names = set(_dns_names(snapshot))
-        if listener.loopback:
-            names |= {"localhost", "127.0.0.1", "[::1]"}
-        return {f"{name}:{listener.port}" for name in names}.union(self._authorities)
 
     def _follow(self, policy: PolicyLike) -> PolicySource:
         trust_domain = self._snapshot.svid.id.trust_domain
@@ -411,18 +387,12 @@ class Protected:
 def _granted(scope: Scope, caller: Caller | None) -> Scope:
     granted = {
         **scope,
-        "headers": [field for field in scope["headers"] if field[0].lower() not in _HIDDEN],
+        "headers": [field for field in scope["headers"] if field[0].lower() not in HIDDEN],
         CALLER: caller,
     }
     if caller is None:
         del granted[CALLER]  # an open route has no Caller, and none that came in
     return granted
-
-
-def _dns_names(snapshot: Snapshot) -> list[str]:
-    extensions = snapshot.svid.chain[0].extensions
-    names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return names.get_values_for_type(x509.DNSName)
 
 
 def _nobody() -> ZeroTrustError:

@@ -28,12 +28,9 @@ REFUSED: Final = {  # uvicorn's option -> why it has no place here
     "forwarded_allow_ips": "an address is not an identity",
     "server_header": "the server does not tell what it is",
     "http2": "only HTTP/1.1 is served",
-    "ssl_keyfile": _KEYS,
-    "ssl_certfile": _KEYS,
-    "ssl_keyfile_password": _KEYS,
+    **dict.fromkeys(("ssl_keyfile", "ssl_certfile", "ssl_keyfile_password", "ssl_ca_certs"), _KEYS),
     "ssl_version": "TLS 1.3 only",
     "ssl_cert_reqs": "every caller shows a certificate",
-    "ssl_ca_certs": _KEYS,
     "ssl_ciphers": "TLS 1.3's own",
 }
 
@@ -71,10 +68,7 @@ def _uvicorn_options() -> list[click.Parameter]:
 @click.option(INHERIT, "inherit", hidden=True)
 @click.pass_context
 def command(ctx: click.Context, /, **given: Any) -> None:
-    """Serve an ASGI application: mutual TLS, tokens, policy.
-
-    APP is module:attribute. It is either bare and gets --policy, or protects itself.
-    """
+    """Serve APP (module:attribute), bare with --policy or already protecting itself."""
     _refuse_weakening(ctx)
     harden_process()
     for warning in environment_warnings():

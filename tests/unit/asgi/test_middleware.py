@@ -17,7 +17,8 @@ from support.served import POLICY, Lines, until
 from zerotrust import clock
 from zerotrust.asgi import protect
 from zerotrust.asgi.connection import PEER, TARGET, Connection, connection_of, target_of
-from zerotrust.asgi.middleware import _HIDDEN, Protected
+from zerotrust.asgi.identity_headers import HIDDEN
+from zerotrust.asgi.middleware import Protected
 from zerotrust.audit import AuditEvent, AuditLog
 from zerotrust.core.errors import ConfigurationError, RequestRejected
 from zerotrust.core.policy.syntax import parse_policy
@@ -206,6 +207,6 @@ def test_no_connection_is_found_in_a_scope_without_one() -> None:
     assert connection_of({"extensions": {PEER: "x"}}) is None
 
 
-@given(st.sampled_from(sorted(_HIDDEN)))
+@given(st.sampled_from(sorted(HIDDEN)))
 def test_every_spelling_of_a_hidden_header_reads_as_one_with_hyphens(name: bytes) -> None:
-    assert name.replace(b"_", b"-") in _HIDDEN
+    assert name.replace(b"_", b"-") in HIDDEN
