@@ -103,12 +103,14 @@ def test_openssl_accepts_what_was_issued(
     assert run("svid", "fetch", "--identity", "ca:token", "--out", "id").returncode == 0
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    from zerotrust.cli.svid import kept
+    from support.tools import tool
+
+from zerotrust.cli.svid import kept
 
     (bundle,) = kept(tmp_path / "id").bundles
     (root,) = bundle.x509_authorities
     (tmp_path / "root.pem").write_bytes(root.public_bytes(Encoding.PEM))
-    argv = ["openssl", "verify", "-x509_strict", "-CAfile", "root.pem"]
+    argv = [tool("openssl"), "verify", "-x509_strict", "-CAfile", "root.pem"]
     argv += ["-untrusted", "id/svid.pem", "id/svid.pem"]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout == "id/svid.pem: OK\n", done.stderr
