@@ -90,7 +90,7 @@ def protect(
         policy,
         audit=audit or AuditLog(JsonLinesSink(_STDERR)),
         authorities=authorities,
-        replay=replay or MemoryReplayStore(),
+        replay=MemoryReplayStore() if replay is None else replay,  # an empty store is falsy
         cover=cover,
     )
 
