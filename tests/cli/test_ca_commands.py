@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from support.tools import tool
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMAND = [sys.executable, "-P", "-m", "zerotrust"]
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("ZEROTRUST_")}
@@ -103,9 +105,7 @@ def test_openssl_accepts_what_was_issued(
     assert run("svid", "fetch", "--identity", "ca:token", "--out", "id").returncode == 0
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    from support.tools import tool
-
-from zerotrust.cli.svid import kept
+    from zerotrust.cli.svid import kept
 
     (bundle,) = kept(tmp_path / "id").bundles
     (root,) = bundle.x509_authorities

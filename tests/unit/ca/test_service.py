@@ -20,6 +20,7 @@ from support.issuing import (
     make_ca,
     proven,
 )
+from support.tools import tool
 from zerotrust import clock
 from zerotrust.ca.attestors.join_token import REFUSAL
 from zerotrust.ca.authority.attestation import Connection
@@ -96,17 +97,9 @@ def test_openssl_accepts_the_chain_under_its_strict_rules(
         pem = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
         (tmp_path / name).write_bytes(pem)
     (tmp_path / "root.pem").write_bytes(ca.state.roots[0].public_bytes(Encoding.PEM))
-    command = [
-        tool("openssl"),
-        "verify",
-        "-x509_strict",
-        "-attime",
-        str(int(NOW)),
-        "-CAfile",
-        "root.pem",
-    ]
+    command = [tool("openssl"), "verify", "-x509_strict", "-attime", str(int(NOW))]
     done = subprocess.run(
-        [*command, "-untrusted", "issuer.pem", "leaf.pem"],
+        [*command, "-CAfile", "root.pem", "-untrusted", "issuer.pem", "leaf.pem"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -448,6 +441,3 @@ def test_a_certificate_that_is_not_on_record_is_not_renewed(
         svid = proven(other, issued)
     with refusal(Reason.NOT_ENTITLED):
         ca.renew(Asker().renewal(ca), svid, now=NOW)
-
-
-from support.tools import tool
