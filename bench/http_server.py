@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import socket
 import ssl
+import threading
 import time
 from multiprocessing.connection import Connection
 from typing import Any
@@ -19,7 +20,7 @@ from zerotrust.asgi.middleware import protect
 from zerotrust.asgi.server import Config, Server, bind
 from zerotrust.audit import AuditLog, JsonLinesSink
 from zerotrust.core.policy.syntax import parse_policy
-from zerotrust.workload.identity import Snapshot
+from zerotrust.workload.identity import Snapshot, WorkloadIdentity
 
 RULES = 1000
 CONNECTIONS = 16
@@ -41,6 +42,26 @@ async def _order(_request: object) -> PlainTextResponse:
 
 
 APP = Starlette(routes=[Route("/orders/{id}", _order)])
+
+
+class Still:
+    """A source whose snapshot stays the same, for a real WorkloadIdentity around it."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._closed = threading.Event()
+
+    def fetch(self, _previous: Snapshot | None) -> Snapshot:
+        """Return the snapshot."""
+        return self._snapshot
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until closed."""
+        self._closed.wait(seconds)
+
+    def close(self) -> None:
+        """End a wait."""
+        self._closed.set()
 
 
 class Standing:
@@ -73,7 +94,7 @@ def serve_ours(snapshot_of: Any, ready: Connection, *, per_call: bool = False) -
     """Serve the app behind the guard."""
     pin(0)
     sock = bind("127.0.0.1", 0)
-    identity = Standing(snapshot_of())
+    identity = WorkloadIdentity(Still(snapshot_of()))
     sink = JsonLinesSink("/dev/null")
     config = Config(
         APP,
