@@ -70,6 +70,17 @@ class AuditEvent:
     held: int = 0  # how many like it were held back since the last line
 
 
+class Tally:
+    """Calls of one kind, only ever counted up: what was written is remembered beside it."""
+
+    __slots__ = ("count", "dropped", "micros", "micros_written", "written")
+
+    def __init__(self) -> None:
+        self.count = self.written = 0
+        self.micros = self.micros_written = 0
+        self.dropped = False  # then nobody reads it any more: ask the log for a new one
+
+
 class Sink(Protocol):
     """Port: where lines go."""
 
@@ -133,7 +144,7 @@ class AuditLog:
         self._required = required
         self._alarm = alarm or _to_standard_error
         self._lock = threading.Lock()
-        self._calls: dict[tuple[str, str, str, str], list[int]] = {}  # -> [count, micros]
+        self._calls: dict[tuple[str, str, str, str], Tally] = {}
         self._turn = 0.0  # when the counted calls are written next
         self._refusals: dict[tuple[str, str], _Row] = {}
         self._crowded_until = 0.0
@@ -147,15 +158,22 @@ class AuditLog:
         if self._per_call or mode == _PROOF:
             self._write_call(now, peer, route, rule, mode, micros)
             return
-        key = (peer, route, rule, mode)
         with self._lock:
             if now >= self._turn:
                 self._write_calls(now)
-            row = self._calls.get(key)
-            if row is None:
-                row = self._new_call_row(key)
-            row[0] += 1
-            row[1] += micros
+            tally = self._tally((peer, route, rule, mode))
+            tally.count += 1
+            tally.micros += micros
+
+    def tally(self, *, peer: str, route: str, rule: str, mode: str) -> Tally | None:
+        """Return where one event loop may count such calls by itself; None where each is a line.
+
+        What is counted there is written when `flush` is called, until the tally is `dropped`.
+        """
+        if self._per_call or mode == _PROOF:
+            return None
+        with self._lock:
+            return self._tally((peer, route, rule, mode))
 
     def refused(self, event: AuditEvent) -> None:
         """Write the refusal, or count it where this peer was refused for this reason too often."""
@@ -196,15 +214,26 @@ class AuditLog:
         if self._required and not written:
             raise AuditUnavailable("the audit log cannot be written, and it is required")
 
-    def _new_call_row(self, key: tuple[str, str, str, str]) -> list[int]:
-        if len(self._calls) >= MAX_ROWS:
-            key = (OTHERS, "", "", key[3])
-        return self._calls.setdefault(key, [0, 0])
+    def _tally(self, key: tuple[str, str, str, str]) -> Tally:
+        tally = self._calls.get(key)
+        if tally is None:
+            if len(self._calls) >= MAX_ROWS:
+                key = (OTHERS, "", "", key[3])
+            tally = self._calls.setdefault(key, Tally())
+        return tally
 
     def _write_calls(self, now: float) -> None:
-        calls, self._calls = self._calls, {}
+        """Write what was counted since the last time; drop the tallies that counted nothing."""
         self._turn = now - now % WINDOW + WINDOW
-        for (peer, route, rule, mode), (count, micros) in calls.items():
+        for key, tally in list(self._calls.items()):
+            counted, spent = tally.count, tally.micros  # read once: a loop may go on counting
+            count, micros = counted - tally.written, spent - tally.micros_written
+            if not count:
+                tally.dropped = True
+                del self._calls[key]
+                continue
+            tally.written, tally.micros_written = counted, spent
+            peer, route, rule, mode = key
             self._write(
                 AuditEvent(
                     now,

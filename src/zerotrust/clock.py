@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 SKEW: Final = 30.0  # seconds
+_DRIFT: Final = 0.001  # seconds the two clocks may part before the anchor is set anew
 
 
 class Clock:
@@ -35,7 +36,7 @@ class Clock:
         anchor_wall, anchor_mono = self._anchor
         expected = anchor_wall + (mono - anchor_mono)
         if wall >= expected - SKEW:
-            if wall > expected:
+            if wall > expected + _DRIFT:
                 with self._lock:
                     if wall > self._anchor[0] + (mono - self._anchor[1]):
                         self._anchor = (wall, mono)

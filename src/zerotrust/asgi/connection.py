@@ -59,7 +59,19 @@ class Listener(NamedTuple):
 class Connection:
     """One TLS connection: its peer, the decisions remembered over it, the exchange in flight."""
 
-    __slots__ = ("address", "exchange", "failures", "listener", "memo", "name", "peer")
+    __slots__ = (
+        "address",
+        "exchange",
+        "failures",
+        "guard",
+        "guards",
+        "listener",
+        "memo",
+        "name",
+        "peer",
+    )
+    guard: Guard  # the last one found; in force while `guards` still is
+    guards: object
 
     def __init__(self, transport: BaseTransport) -> None:
         self.peer: Final = peer_of(transport.get_extra_info("ssl_object"))
@@ -68,6 +80,7 @@ class Connection:
         self.listener: Final = _listener(transport.get_extra_info("sockname"))
         self.memo: Final = Memo(_BUDGET)
         self.failures = 0
+        self.guards = None
         self.exchange: Exchange | None = None
 
     def is_over(self, now: float) -> bool:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import product
 from typing import Final
 
@@ -30,3 +31,8 @@ HIDDEN: Final = frozenset(
     for name in _IDENTITY_HEADERS
     for marks in product("-_", repeat=name.count("-"))
 )
+
+
+def visible(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the fields the application may see, in order."""
+    return [field for field in headers if field[0].lower() not in HIDDEN]

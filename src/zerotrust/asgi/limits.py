@@ -12,6 +12,8 @@ from typing import Final
 
 MAX_FAILURES: Final = 10  # refused tokens on one connection; then it is closed
 HEADER_SECONDS: Final = 10.0  # for the header of one request to arrive
+MAX_HEAD_BYTES: Final = 64 * 1024  # of a request's head that has not come to its end
+MAX_PIPELINED: Final = 16  # requests that wait for the one before them, on one connection
 LOOK_SECONDS: Final = 1.0  # how often a connection's peer, policy and header time are looked at
 GRACE_SECONDS: Final = 1.0  # between the end of a peer's chain and the end of its streams
 REMEMBERED_DECISIONS: Final = 100_000  # over all connections of one process

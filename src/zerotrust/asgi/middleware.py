@@ -32,11 +32,11 @@ from zerotrust.asgi.connection import (
     dns_names,
     target_of,
 )
-from zerotrust.asgi.identity_headers import HIDDEN
+from zerotrust.asgi.identity_headers import visible
 from zerotrust.asgi.limits import MAX_FAILURES, FailureBudget
 from zerotrust.asgi.policy_source import FixedPolicy, PolicySource
 from zerotrust.asgi.problem import App, Receive, Scope, Send, send_problem
-from zerotrust.audit import AuditEvent, AuditLog, JsonLinesSink, printable
+from zerotrust.audit import AuditEvent, AuditLog, JsonLinesSink, Tally, printable
 from zerotrust.core.errors import (
     AuditUnavailable,
     CertificateRejected,
@@ -111,7 +111,8 @@ class _Kept(NamedTuple):
 
     exchange: Exchange
     caller: Caller
-    mode: str
+    tally: Tally | None  # None: each call is a line of its own
+    shown: list[tuple[bytes, bytes]]  # of the fields it was remembered with
 
 
 class Protected:
@@ -184,19 +185,17 @@ class Protected:
             )
             if known is None or type(known.kept) is not _Kept:
                 return None
-            exchange, caller, mode = known.kept
-            self.audit.allowed(
-                now=now,
-                peer=connection.name,
-                route=caller.route,
-                rule=caller.rule,
-                mode=mode,
-                micros=0,
-            )
+            exchange, caller, tally, shown = known.kept
+            if tally is None:
+                self._count(connection, caller, caller.route, now, 0)
+            elif tally.dropped:
+                return None
+            else:
+                tally.count += 1
         except Exception:  # noqa: BLE001 - the full decision meets it again and gives it words
             return None
         connection.exchange = exchange
-        shown = [field for field in headers if field[0] not in HIDDEN]
+        shown = shown[:] if headers == known.headers else visible(headers)
         return {**scope, "headers": shown, CALLER: caller}
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -224,14 +223,7 @@ class Protected:
             return
         caller = verdict.caller
         try:
-            self.audit.allowed(
-                now=now,
-                peer=connection.name,
-                route=verdict.route,
-                rule=caller.rule if caller is not None else "",
-                mode=caller.mode.label if caller is not None else "",
-                micros=micros,
-            )
+            self._count(connection, caller, verdict.route, now, micros)
         except AuditUnavailable as error:
             wire = (scope, receive, send)
             await self._refuse(connection, Refused(error), call, wire, now, micros)
@@ -272,15 +264,30 @@ class Protected:
             return Refused(IdentityUnavailable(Reason.UNFORESEEN, detail)), None
         return verdict, guard
 
+    def _count(
+        self, connection: Connection, caller: Caller | None, route: str, now: float, micros: int
+    ) -> None:
+        self.audit.allowed(
+            now=now,
+            peer=connection.name,
+            route=route,
+            rule=caller.rule if caller is not None else "",
+            mode=caller.mode.label if caller is not None else "",
+            micros=micros,
+        )
+
     def _remember(self, connection: Connection, guard: Guard, call: Call, allowed: Allowed) -> None:
         method = "WS" if call.kind == "websocket" else call.method
         exchange = Exchange(self, guard, allowed, method, parse_target(call.target).path)
         connection.exchange = exchange
         caller = allowed.caller
-        if caller is not None and call.kind == "http":
-            connection.memo.remember(
-                guard, call, allowed, _Kept(exchange, caller, caller.mode.label)
-            )
+        if caller is None or call.kind != "http":
+            return
+        tally = self.audit.tally(
+            peer=connection.name, route=caller.route, rule=caller.rule, mode=caller.mode.label
+        )
+        kept = _Kept(exchange, caller, tally, visible(call.headers))
+        connection.memo.remember(guard, call, allowed, kept)
 
     async def _refuse(
         self,
@@ -342,9 +349,12 @@ class Protected:
         snapshot, policy = self.identity.current, self.policy.current
         if snapshot is not self._snapshot or policy is not self._policy_in_force:
             self._renew(snapshot, policy)
-        guard = self._guards.get(connection.listener)
+        guards = self._guards
+        if connection.guards is guards:  # found before, and nothing has changed since
+            return connection.guard
+        guard = guards.get(connection.listener)
         if guard is None:
-            guard = self._guards[connection.listener] = Guard(
+            guard = guards[connection.listener] = Guard(
                 own_id=snapshot.svid.id,
                 authorities={
                     *authorities_at(snapshot.svid, connection.listener),
@@ -355,6 +365,7 @@ class Protected:
                 started_at=self.started_at,
                 covered=self._cover,
             )
+        connection.guards, connection.guard = guards, guard
         return guard
 
     def _renew(self, snapshot: Snapshot, policy: Policy) -> None:
@@ -387,7 +398,7 @@ class Protected:
 def _granted(scope: Scope, caller: Caller | None) -> Scope:
     granted = {
         **scope,
-        "headers": [field for field in scope["headers"] if field[0].lower() not in HIDDEN],
+        "headers": visible(scope["headers"]),
         CALLER: caller,
     }
     if caller is None:
