@@ -14,6 +14,7 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from zerotrust.core.errors import Reason, RequestRefused
@@ -111,6 +112,7 @@ def require_dns_name(name: str) -> None:
         raise _refused(f"names under {SVID_SUFFIX} are made by the CA alone")
 
 
+@lru_cache(maxsize=4096)
 def dns_of(spiffe_id: SpiffeId) -> str:
     """Return the DNS name that stands for this ID where only names can be checked.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -32,6 +32,13 @@ ROOT_LIFETIME: Final = 10 * 365 * 86400.0  # seconds
 ISSUER_LIFETIME: Final = 7 * 86400.0
 BACKDATE: Final = 60.0
 SERIAL_BYTES: Final = 20
+
+Kind = TypeVar("Kind", bound=x509.ExtensionType)
+
+
+def _extension(value: Kind, *, critical: bool) -> x509.Extension[Kind]:
+    return x509.Extension(value.oid, critical, value)
+
 
 _LEAF_USAGE: Final = x509.KeyUsage(
     digital_signature=True,
@@ -60,6 +67,11 @@ _LEAF_EXTENDED_USAGE: Final = x509.ExtendedKeyUsage(
 )
 _NOT_A_CA: Final = x509.BasicConstraints(ca=False, path_length=None)
 _NO_SUBJECT: Final = x509.Name([])
+_ALIKE: Final = (  # in every leaf
+    _extension(_LEAF_USAGE, critical=True),
+    _extension(_NOT_A_CA, critical=True),
+    _extension(_LEAF_EXTENDED_USAGE, critical=False),
+)
 
 
 def root_profile(
@@ -113,22 +125,21 @@ def leaf_profile(
         raise RequestRefused(Reason.ISSUANCE_CLOCK, "the issuing CA is not valid now: rotate it")
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(spiffe_id))]
     names += [x509.DNSName(name) for name in (*dns_names, dns_of(spiffe_id))]
-    builder = (
-        x509.CertificateBuilder(
-            issuer_name=issuer.subject,
-            subject_name=_NO_SUBJECT,
-            public_key=key,
-            serial_number=serial_of(random),
-            not_valid_before=_time(now - min(BACKDATE, ttl / 10)),
-            not_valid_after=_time(not_after),
-        )
-        .add_extension(x509.SubjectAlternativeName(names), critical=True)
-        .add_extension(_LEAF_USAGE, critical=True)
-        .add_extension(_NOT_A_CA, critical=True)
-        .add_extension(_LEAF_EXTENDED_USAGE, critical=False)
-        .add_extension(issuer_key_id, critical=False)
+    extensions: list[x509.Extension[Any]] = [
+        _extension(x509.SubjectAlternativeName(names), critical=True),
+        *_ALIKE,
+        _extension(issuer_key_id, critical=False),
+        *([_extension(DEV_MARKER, critical=False)] if dev else []),
+    ]
+    return x509.CertificateBuilder(
+        issuer_name=issuer.subject,
+        subject_name=_NO_SUBJECT,
+        public_key=key,
+        serial_number=serial_of(random),
+        not_valid_before=_time(now - min(BACKDATE, ttl / 10)),
+        not_valid_after=_time(not_after),
+        extensions=extensions,
     )
-    return builder.add_extension(DEV_MARKER, critical=False) if dev else builder
 
 
 def authority_key(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:

@@ -20,6 +20,7 @@ import sqlite3
 import threading
 import time
 from concurrent.futures import Future
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -252,6 +253,7 @@ def _token_of(connection: sqlite3.Connection, question: TokenOf) -> TokenRecord 
     return TokenRecord(*row) if row else None
 
 
+@lru_cache(maxsize=4096)  # the same row is the same entry
 def _entry(row: Row) -> RegistrationEntry:
     entry_id, spiffe_id, selectors, dns_names, ttl, wit_ttl, created_at = row
     return RegistrationEntry(
