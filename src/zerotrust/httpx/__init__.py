@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping
 from types import ModuleType
 from typing import Any, ClassVar
 
+import httpcore
 import httpx
 
 from zerotrust.core.mode import Mode
@@ -44,6 +45,7 @@ class Transport(Carrier[httpx.Request, httpx.Response], httpx.BaseTransport):
     """For those who build their own httpx.Client; give that one `trust_env=False`."""
 
     library: ClassVar[ModuleType] = httpx
+    core: ClassVar[ModuleType] = httpcore
     body_class = _Body
 
 
@@ -51,6 +53,7 @@ class AsyncTransport(AsyncCarrier[httpx.Request, httpx.Response], httpx.AsyncBas
     """For those who build their own httpx.AsyncClient; give that one `trust_env=False`."""
 
     library: ClassVar[ModuleType] = httpx
+    core: ClassVar[ModuleType] = httpcore
     body_class = _AsyncBody
 
 

@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping
 from types import ModuleType
 from typing import Any, ClassVar
 
+import httpcore2
 import httpx2
 
 from zerotrust.core.mode import Mode
@@ -44,6 +45,7 @@ class Transport(Carrier[httpx2.Request, httpx2.Response], httpx2.BaseTransport):
     """For those who build their own httpx2.Client; give that one `trust_env=False`."""
 
     library: ClassVar[ModuleType] = httpx2
+    core: ClassVar[ModuleType] = httpcore2
     body_class = _Body
 
 
@@ -51,6 +53,7 @@ class AsyncTransport(AsyncCarrier[httpx2.Request, httpx2.Response], httpx2.Async
     """For those who build their own httpx2.AsyncClient; give that one `trust_env=False`."""
 
     library: ClassVar[ModuleType] = httpx2
+    core: ClassVar[ModuleType] = httpcore2
     body_class = _AsyncBody
 
 

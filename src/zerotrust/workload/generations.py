@@ -35,7 +35,16 @@ Pool = TypeVar("Pool")
 class Generation(Generic[Pool]):
     """One pool of connections to one expected peer, opened under one snapshot."""
 
-    __slots__ = ("expected", "expires_at", "in_flight", "pool", "retire_at", "snapshot", "tokens")
+    __slots__ = (
+        "expected",
+        "expires_at",
+        "in_flight",
+        "pool",
+        "retire_at",
+        "retired",
+        "snapshot",
+        "tokens",
+    )
 
     pool: Pool
 
@@ -44,6 +53,7 @@ class Generation(Generic[Pool]):
         self.snapshot = snapshot
         self.tokens = TokenSource(snapshot, mode=mode)
         self.in_flight = 0
+        self.retired = False
         self.expires_at = snapshot.svid.not_after
         self.retire_at = _retirement(self.expires_at, now)
 
@@ -100,6 +110,7 @@ class Generations(Generic[Pool]):
             self._live[expected] = fresh
             fresh.in_flight = 1
             if live is not None:
+                live.retired = True
                 self._retired.append(live)
             return fresh, self._sweep(now)
 
@@ -107,7 +118,7 @@ class Generations(Generic[Pool]):
         """Count one call out; return the pools to close now."""
         with self._lock:
             generation.in_flight -= 1
-            if generation.in_flight or self._live.get(generation.expected) is generation:
+            if generation.in_flight or not generation.retired:
                 return ()
             return self._sweep(self._clock())
 

@@ -1,7 +1,8 @@
 """Transports for httpx and for libraries with the same interface; the library is an argument.
 
-1. Only the public interface of the library is used: a transport that holds transports, one per
-   generation.
+1. Only public interfaces are used: the library's transport, and below it the connection pools of
+   its core (httpcore), one per generation. The library's own transport is such a wrapper too; ours
+   stands in its place, so that a call is wrapped once.
 2. Every decision is made by plain functions (outbound.py, peers.py, generations.py); the two
    classes below differ in colour only.
 3. A response's body carries the lease: until it is closed, the connection it comes over is not.
@@ -35,6 +36,8 @@ from zerotrust.workload.outbound import (
 from zerotrust.workload.peers import Peers
 from zerotrust.workload.tls.context import SnapshotSource, SpiffeContext
 
+LIMITS: Final = ("max_connections", "max_keepalive_connections", "keepalive_expiry")
+DEFAULT_LIMITS: Final = {"max_connections": 100, "max_keepalive_connections": 20}  # as the library
 POOL_OPTIONS: Final = ("http1", "http2", "limits", "local_address", "socket_options")
 
 Request = TypeVar("Request")
@@ -45,6 +48,7 @@ class _Outgoing(NamedTuple):
     """What is known of a call before anything is leased for it."""
 
     expected: SpiffeId
+    url: Any  # the core's
     headers: RawHeaders
     covered: dict[str, str] | None
 
@@ -53,7 +57,8 @@ class _Calls:
     """What the sync and the async transport share."""
 
     library: ClassVar[ModuleType]
-    pool_class: ClassVar[str]  # the library's own transport, by name
+    core: ClassVar[ModuleType]  # the library's connections
+    pool_class: ClassVar[str]  # the core's pool, by name
 
     def __init__(
         self,
@@ -75,10 +80,12 @@ class _Calls:
         self._mode = parse_mode(mode)
         self._cover = parse_cover(cover)
         require_caller(me)
-        pool = getattr(self.library, self.pool_class)
+        pool = getattr(self.core, self.pool_class)
+        limits = options.pop("limits", None) or self.library.Limits(**DEFAULT_LIMITS)
+        options |= {name: getattr(limits, name) for name in LIMITS}
 
         def open_pool(context: SpiffeContext) -> Any:
-            return pool(verify=context, trust_env=False, **options)
+            return pool(ssl_context=context, **options)
 
         self._generations: Generations[Any] = Generations(me, open_pool, mode=self._mode, clock=now)
 
@@ -88,39 +95,53 @@ class _Calls:
 
     def _judge(self, request: Any) -> _Outgoing:
         """Refuse what must not be sent, before any I/O."""
-        url = request.url
-        expected = self._peers.expected_at(url.raw_scheme, url.raw_host, url.port)
+        given = request.url
+        url = self.core.URL(
+            scheme=given.raw_scheme, host=given.raw_host, port=given.port, target=given.raw_path
+        )
+        expected = self._peers.expected_at(url.scheme, url.host, url.port)
         headers, covered = own_headers(request.headers.raw, self._cover)
         require_same_peer(request.extensions, expected)
-        return _Outgoing(expected, headers, covered)
+        return _Outgoing(expected, url, headers, covered)
 
     def _signed(
         self, request: Any, outgoing: _Outgoing, generation: Generation[Any], mode: Mode
     ) -> Any:
-        """Return a copy of the request with credentials for the peer of this generation."""
-        pairs = credentials(
-            generation.tokens,
-            mode,
-            audience=outgoing.expected,
-            method=request.method,
-            authority=request.url.netloc,
-            target=request.url.raw_path,
-            covered=outgoing.covered,
-            now=now(),
-        )
-        signed = [(name.encode("ascii"), value.encode("ascii")) for name, value in pairs]
-        return self.library.Request(
+        """Return the core's request, with credentials for the peer of this generation."""
+        expected, url, headers, covered = outgoing
+        signed = credentials(generation.tokens, mode, expected, request, covered, now())
+        return self.core.Request(
             request.method,
-            request.url,
-            headers=outgoing.headers + signed,
-            stream=request.stream,
+            url,
+            headers=headers + signed,
+            content=request.stream,
             extensions=request.extensions,
+        )
+
+    def _response(self, answer: Any, body: Any) -> Any:
+        return self.library.Response(
+            answer.status, headers=answer.headers, stream=body, extensions=answer.extensions
         )
 
     def _may_ask(self, request: Any, response: Any) -> bool:
         return may_ask(response.status_code, response.headers) and isinstance(
             request.stream, self.library.ByteStream
         )
+
+    def told(self, exc: BaseException) -> BaseException:
+        """Return the error to raise in place of this one, or this one.
+
+        Why the handshake was refused, if that lies below it; the library's error of the same name
+        for one of the core.
+        """
+        refusal = identity_failure(exc)
+        if refusal is not None:
+            return refusal
+        for kind in type(exc).__mro__:
+            theirs = getattr(self.library, kind.__name__, None)
+            if theirs is not None and getattr(self.core, kind.__name__, None) is kind:
+                return theirs(str(exc))  # type: ignore[no-any-return]
+        return exc
 
 
 class Body:
@@ -131,9 +152,15 @@ class Body:
         self._leased = True
 
     def __iter__(self) -> Iterator[bytes]:
-        for part in self._stream:
-            self._generation.require_alive(now())
-            yield part
+        require_alive = self._generation.require_alive
+        try:
+            for part in self._stream:
+                require_alive(now())
+                yield part
+        except Exception as exc:
+            if (told := self._calls.told(exc)) is not exc:
+                raise told from exc
+            raise
 
     def close(self) -> None:
         """Give the connection back."""
@@ -148,7 +175,7 @@ class Body:
 class Carrier(_Calls, Generic[Request, Response]):
     """The sync transport."""
 
-    pool_class = "HTTPTransport"
+    pool_class = "ConnectionPool"
     body_class: ClassVar[type[Body]]
 
     def handle_request(self, request: Request) -> Response:
@@ -182,14 +209,13 @@ class Carrier(_Calls, Generic[Request, Response]):
             for pool in over:
                 pool.close()
             signed = self._signed(request, outgoing, generation, mode)
-            response = generation.pool.handle_request(signed)
+            answer = generation.pool.handle_request(signed)
         except BaseException as exc:
             self.release(generation)
-            if (refusal := identity_failure(exc)) is not None and refusal is not exc:
-                raise refusal from exc
+            if (told := self.told(exc)) is not exc:
+                raise told from exc
             raise
-        response.stream = self.body_class(response.stream, self, generation)
-        return response
+        return self._response(answer, self.body_class(answer.stream, self, generation))
 
 
 class AsyncBody:
@@ -202,9 +228,15 @@ class AsyncBody:
         self._leased = True
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for part in self._stream:
-            self._generation.require_alive(now())
-            yield part
+        require_alive = self._generation.require_alive
+        try:
+            async for part in self._stream:
+                require_alive(now())
+                yield part
+        except Exception as exc:
+            if (told := self._calls.told(exc)) is not exc:
+                raise told from exc
+            raise
 
     async def aclose(self) -> None:
         """Give the connection back."""
@@ -219,7 +251,7 @@ class AsyncBody:
 class AsyncCarrier(_Calls, Generic[Request, Response]):
     """The async transport."""
 
-    pool_class = "AsyncHTTPTransport"
+    pool_class = "AsyncConnectionPool"
     body_class: ClassVar[type[AsyncBody]]
 
     async def handle_async_request(self, request: Request) -> Response:
@@ -253,14 +285,13 @@ class AsyncCarrier(_Calls, Generic[Request, Response]):
             for pool in over:
                 await pool.aclose()
             signed = self._signed(request, outgoing, generation, mode)
-            response = await generation.pool.handle_async_request(signed)
+            answer = await generation.pool.handle_async_request(signed)
         except BaseException as exc:
             await self.release(generation)
-            if (refusal := identity_failure(exc)) is not None and refusal is not exc:
-                raise refusal from exc
+            if (told := self.told(exc)) is not exc:
+                raise told from exc
             raise
-        response.stream = self.body_class(response.stream, self, generation)
-        return response
+        return self._response(answer, self.body_class(answer.stream, self, generation))
 
 
 def pool_options(options: dict[str, Any]) -> dict[str, Any]:

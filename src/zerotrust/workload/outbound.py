@@ -92,46 +92,43 @@ def own_headers(
     raw: Iterable[tuple[bytes, bytes]], cover: frozenset[bytes]
 ) -> tuple[RawHeaders, dict[str, str] | None]:
     """Return the application's headers less any WIT, and those that the proof covers."""
-    kept: RawHeaders = []
-    covered: dict[str, str] | None = None
-    for field in raw:
-        name = field[0].lower()
-        if name == b"authorization":
-            raise UnsafeSetting(
-                "Authorization carries the workload's proof; put the user's token into another "
-                "header and name it in cover="
-            )
-        if name == b"workload-identity-token":
-            continue
-        if name in cover:
-            covered = {} if covered is None else covered
-            text = name.decode("ascii")
-            if text in covered:
-                raise RequestRejected(
-                    Reason.HEADER_DUPLICATE, f"{text} is covered and stands twice"
-                )
-            covered[text] = field[1].decode("latin-1")
-        kept.append(field)
-    return kept, covered
+    fields = list(raw)
+    names = [name.lower() for name, _ in fields]
+    if b"authorization" in names:
+        raise UnsafeSetting(
+            "Authorization carries the workload's proof; put the user's token into another "
+            "header and name it in cover="
+        )
+    if b"workload-identity-token" in names:
+        fields = [f for f in fields if f[0].lower() != b"workload-identity-token"]
+    return fields, _covered(fields, cover) if cover else None
 
 
 def credentials(
     tokens: TokenSource,
     mode: Mode,
-    *,
     audience: SpiffeId,
-    method: str,
-    authority: bytes,
-    target: bytes,
+    request: Any,
     covered: Mapping[str, str] | None,
     now: float,
-) -> tuple[tuple[str, str], ...]:
-    """Return the header pairs that prove us; `authority` and `target` as on the wire."""
+) -> RawHeaders:
+    """Return the header fields that prove us.
+
+    Of the request (httpx's) a proof reads method and URL as they are on the wire.
+    """
     if mode is Mode.BOUND:
-        return tokens.bound(audience, now, cover=covered)
-    path = target.partition(b"?")[0]
-    uri = (b"https://" + authority + path).decode("ascii")
-    return tokens.proof(target_uri=uri, method=method, target=target, now=now, cover=covered)
+        pairs = tokens.bound(audience, now, cover=covered)
+    else:
+        target = request.url.raw_path
+        uri = b"https://" + request.url.netloc + target.partition(b"?")[0]
+        pairs = tokens.proof(
+            target_uri=uri.decode("ascii"),
+            method=request.method,
+            target=target,
+            now=now,
+            cover=covered,
+        )
+    return [(name.encode("ascii"), value.encode("ascii")) for name, value in pairs]
 
 
 def require_same_peer(extensions: MutableMapping[str, Any], expected: SpiffeId) -> None:
@@ -140,7 +137,7 @@ def require_same_peer(extensions: MutableMapping[str, Any], expected: SpiffeId) 
     Libraries of the httpx family copy a request's extensions into the redirect that follows it.
     """
     meant_for = extensions.setdefault(_MEANT_FOR, expected)
-    if meant_for != expected:
+    if meant_for is not expected and meant_for != expected:
         raise CertificateRejected(
             Reason.PEER_UNEXPECTED, f"a call meant for {meant_for} was redirected to {expected}"
         )
@@ -187,3 +184,16 @@ def identity_failure(exc: BaseException) -> ZeroTrustError | None:
         wrapped = (arg for arg in cause.args if isinstance(arg, BaseException))
         cause = cause.__cause__ or next(wrapped, None)
     return None
+
+
+def _covered(fields: RawHeaders, cover: frozenset[bytes]) -> dict[str, str] | None:
+    covered: dict[str, str] = {}
+    for name, value in fields:
+        if name.lower() in cover:
+            text = name.lower().decode("ascii")
+            if text in covered:
+                raise RequestRejected(
+                    Reason.HEADER_DUPLICATE, f"{text} is covered and stands twice"
+                )
+            covered[text] = value.decode("latin-1")
+    return covered or None
