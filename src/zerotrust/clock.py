@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 SKEW: Final = 30.0  # seconds
-_DRIFT: Final = 0.001  # seconds the two clocks may part before the anchor is set anew
+_ANCHOR_SECONDS: Final = 1.0  # how often the two clocks are held against each other
 
 
 class Clock:
@@ -27,23 +27,35 @@ class Clock:
     ) -> None:
         self._wall, self._monotonic = wall, monotonic
         self._lock = threading.Lock()
-        self._anchor = (wall(), monotonic())
+        self._set_anchor(wall(), monotonic())
         self.set_back = False  # true while the wall clock is behind what was already told
 
     def now(self) -> float:
         """Seconds since the epoch."""
-        wall, mono = self._wall(), self._monotonic()
-        anchor_wall, anchor_mono = self._anchor
-        expected = anchor_wall + (mono - anchor_mono)
-        if wall >= expected - SKEW:
-            if wall > expected + _DRIFT:
-                with self._lock:
-                    if wall > self._anchor[0] + (mono - self._anchor[1]):
-                        self._anchor = (wall, mono)
-            self.set_back = False
+        wall = self._wall()
+        if self._told <= wall < self._anchored_until:  # the way of nearly every call
+            self._told = wall
             return wall
-        self.set_back = True
-        return expected
+        with self._lock:
+            return self._compare(wall)
+
+    def _compare(self, wall: float) -> float:
+        """Hold the wall clock against the monotonic one; anchor anew while it runs forward."""
+        mono = self._monotonic()
+        anchor_wall, anchor_mono = self._anchor
+        expected = max(self._told, anchor_wall + (mono - anchor_mono))
+        self.set_back = wall < expected - SKEW
+        if wall >= expected:
+            self._set_anchor(wall, mono)
+        elif self.set_back:
+            self._told, self._anchored_until = expected, float("-inf")  # look closely from now on
+            return expected
+        return wall
+
+    def _set_anchor(self, wall: float, mono: float) -> None:
+        self._anchor = (wall, mono)
+        self._told = wall
+        self._anchored_until = wall + _ANCHOR_SECONDS
 
 
 _CLOCK: Final = Clock()
