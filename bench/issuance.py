@@ -49,7 +49,7 @@ NO_LIMIT: Final = 1e6  # requests per second of one source: all the load has one
 
 def figures(*, quick: bool) -> list[Figure]:
     """Return the rate over kept connections, and rate and p99 with a handshake each."""
-    rounds, size, crowd = (3, 640, 600) if quick else (10, 1280, 3000)
+    rounds, size, crowd = (6, 320, 600) if quick else (40, 320, 3000)
     with tempfile.TemporaryDirectory(prefix="zerotrust-bench-") as folder:
         total = rounds * size + size + crowd
         with process(_serve, Path(folder), total) as (_, pipe):
