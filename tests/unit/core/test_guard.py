@@ -19,6 +19,7 @@ from zerotrust.core.policy.model import Decision, Policy
 from zerotrust.core.policy.syntax import parse_policy
 from zerotrust.core.spiffe.bundle import BundleSet, TrustBundle
 from zerotrust.core.spiffe.x509_svid import verify_x509_svid
+from zerotrust.core.tokens.wpt import mint_bound
 from zerotrust.probe.catalogue import Material
 from zerotrust.probe.forge import ForgedAuthority
 
@@ -113,6 +114,14 @@ def test_the_decision_ends_with_the_first_thing_it_rests_on() -> None:
     answer = guard().decide(call(wpt=M.bound(svid=short.svid), peer=peer), NOW)
     assert isinstance(answer, Allowed)
     assert answer.expires_at == NOW + 10
+
+
+def test_the_decision_ends_with_the_identity_token_where_that_is_first() -> None:
+    wit = CA.wit("web", M.key, ttl=20)
+    headers = [(n.lower(), v) for n, v in M.call(wit=wit).request.headers]
+    answer = guard().decide(call(headers=headers), NOW)
+    assert isinstance(answer, Allowed)
+    assert answer.expires_at == NOW + 20
 
 
 def test_a_websocket_is_judged_by_its_own_rule() -> None:
@@ -262,10 +271,11 @@ def test_a_token_beyond_ascii_is_malformed(name: bytes) -> None:
     assert reason(guard().decide(call(headers=headers), NOW)) is Reason.TOKEN_MALFORMED
 
 
-def test_a_covered_token_is_accepted_and_an_uncovered_one_refused() -> None:
-    from zerotrust.core.tokens.wpt import mint_bound
+USER: tuple[bytes, bytes] = (b"x-user-token", b"user")
 
-    gate = guard(covered=("X-User-Token",))
+
+def covering_call() -> Call:
+    """Return a call whose proof covers the user's token, which it carries."""
     covering = mint_bound(
         wit=M.wit,
         key=M.key,
@@ -275,13 +285,33 @@ def test_a_covered_token_is_accepted_and_an_uncovered_one_refused() -> None:
         jti="j" * 22,
         other_tokens={"x-user-token": "user"},
     )
-    extra = (b"x-user-token", b"user")
     good = call(wpt=covering)
-    assert isinstance(gate.decide(replace(good, headers=[*good.headers, extra]), NOW), Allowed)
+    return replace(good, headers=[*good.headers, USER])
+
+
+def test_a_covered_token_is_accepted_and_an_uncovered_one_refused() -> None:
+    gate = guard(covered=("X-User-Token",))
+    assert isinstance(gate.decide(covering_call(), NOW), Allowed)
     bare = call()
-    assert reason(gate.decide(replace(bare, headers=[*bare.headers, extra]), NOW)) is (
+    assert reason(gate.decide(replace(bare, headers=[*bare.headers, USER]), NOW)) is (
         Reason.TOKEN_OTHER_BINDING
     )
+
+
+@pytest.mark.parametrize("added", [USER, (b"txn-token", b"a.b.c")], ids=["covered", "txn-token"])
+def test_a_remembered_proof_covers_no_token_that_is_added_later(added: tuple[bytes, bytes]) -> None:
+    gate, plain = guard(covered=("X-User-Token",)), call()
+    assert isinstance(gate.decide(plain, NOW), Allowed)
+    assert reason(gate.decide(replace(plain, headers=[*plain.headers, added]), NOW)) is (
+        Reason.TOKEN_OTHER_BINDING
+    )
+
+
+def test_a_proof_that_was_accepted_is_refused_once_the_token_it_covers_is_taken_away() -> None:
+    gate, whole = guard(covered=("X-User-Token",)), covering_call()
+    assert isinstance(gate.decide(whole, NOW), Allowed)
+    bare = [field for field in whole.headers if field != USER]
+    assert reason(gate.decide(replace(whole, headers=bare), NOW)) is Reason.TOKEN_OTHER_BINDING
 
 
 def _broken(*_args: object, **_kwargs: object) -> None:
@@ -297,9 +327,12 @@ def test_what_nobody_foresaw_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> No
     assert reason(gate.finish(need, Claim.NEW, NOW)) is Reason.UNFORESEEN
 
 
-def test_a_decision_that_names_no_rule_allows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("rule", "route"), [(None, "GET /a"), ("read", None)])
+def test_a_decision_that_names_no_rule_or_no_route_allows_nothing(
+    monkeypatch: pytest.MonkeyPatch, rule: str | None, route: str | None
+) -> None:
     def empty(*_args: object) -> Decision:
-        return Decision(None, None, None)
+        return Decision(None, rule, route)
 
     gate = guard()
     monkeypatch.setattr(Policy, "decide", empty)
