@@ -10,15 +10,21 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
+import time
 from dataclasses import dataclass
 from typing import Final
 
 from zerotrust.core.spiffe.x509_svid import X509Svid
 
 TIMEOUT: Final = 5.0  # seconds for each connect, handshake and answer
+MAX_SECONDS: Final = 15.0  # for a whole answer
 MAX_ANSWER: Final = 256 * 1024
+
+_STATUS: Final = re.compile(r"[1-5][0-9]{2}", re.ASCII)
+_LENGTH: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,25 +120,32 @@ def _earn_session(
 
 def _exchange(sock: socket.socket, data: bytes) -> Answer:
     sock.sendall(data)
-    received = b""
+    received, ends_at = b"", time.monotonic() + MAX_SECONDS
     while b"\r\n\r\n" not in received and len(received) < MAX_ANSWER:
-        chunk = sock.recv(65536)
+        chunk = _receive(sock, ends_at)
         if not chunk:
             return Answer(None, detail="closed without an answer")
         received += chunk
     head, _, body = received.partition(b"\r\n\r\n")
     status_line, *lines = head.decode("latin-1").split("\r\n")
     parts = status_line.split(" ", 2)
-    if len(parts) < 2 or not parts[1].isdigit():  # noqa: PLR2004 - version and status
+    if len(parts) < 2 or not _STATUS.fullmatch(parts[1]):  # noqa: PLR2004 - version and status
         return Answer(None, detail="not an HTTP answer")
     pairs = (line.partition(":") for line in lines)
     headers = tuple((name.strip().lower(), value.strip()) for name, _, value in pairs)
     answer = Answer(int(parts[1]), headers, body)
     length = answer.header("content-length")
-    wanted = min(int(length), MAX_ANSWER) if length and length.isdigit() else len(body)
-    while len(body) < wanted and (chunk := sock.recv(65536)):
+    wanted = min(int(length), MAX_ANSWER) if length and _LENGTH.fullmatch(length) else len(body)
+    while len(body) < wanted and (chunk := _receive(sock, ends_at)):
         body += chunk
     return Answer(answer.status, headers, body)
+
+
+def _receive(sock: socket.socket, ends_at: float) -> bytes:
+    """Read what is there; whoever answers a byte at a time does not hold us for ever."""
+    if time.monotonic() >= ends_at:
+        raise TimeoutError("the answer does not end")
+    return sock.recv(65536)
 
 
 def _why(error: OSError) -> str:

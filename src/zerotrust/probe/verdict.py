@@ -67,7 +67,7 @@ def problem_id(answer: Answer) -> str:
         return ""
     try:
         problem = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     found = problem.get("id") if isinstance(problem, dict) else None
     return found if isinstance(found, str) else ""
