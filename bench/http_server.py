@@ -71,7 +71,7 @@ class Standing:
         self.current = snapshot
 
 
-def serve_bare(snapshot_of: Any, ready: Connection) -> None:
+def serve_bare(snapshot_of: Any, ready: Connection, **options: Any) -> None:
     """Serve the app on bare mutual TLS."""
     pin(0)
     sock = bind("127.0.0.1", 0)
@@ -85,6 +85,7 @@ def serve_bare(snapshot_of: Any, ready: Connection) -> None:
         server_header=False,
         lifespan="off",
         ssl_context_factory=lambda _config, _default: bare_context(snapshot_of(), server=True),
+        **options,
     )
     ready.send(sock.getsockname()[1])
     uvicorn.Server(config).run(sockets=[sock])

@@ -24,6 +24,7 @@ from zerotrust.workload.token_source import TokenSource
 
 IDENTITIES: Final = 500
 TURNS_PER_RENEWAL: Final = 40  # of an identity's connection and token
+IDLE: Final = 60  # seconds that a connection may rest while the others are served
 POLICY: Final = b"""
 schema = 1
 service = "orders"
@@ -49,7 +50,10 @@ def figures(*, quick: bool) -> list[Figure]:
         resident = load.run(requests - requests // 4)
         blocks = (_blocks(pipe) - before) / (requests - requests // 4)
         load.close()
-    with process(lambda pipe: serve_bare(lambda: server, pipe)) as (pid, pipe):
+    with process(lambda pipe: serve_bare(lambda: server, pipe, timeout_keep_alive=IDLE)) as (
+        pid,
+        pipe,
+    ):
         bare = _Load(ca, server, pipe.recv(), pid)
         bare.run(requests // 8)
         floor = bare.run(requests // 4)
@@ -95,6 +99,7 @@ def _serve(pipe: Connection, snapshot: Snapshot) -> None:
         log_config=None,
         access_log=False,
         lifespan="off",
+        timeout_keep_alive=IDLE,
         on_started=lambda: pipe.send(sock.getsockname()[1]),
     )
 
