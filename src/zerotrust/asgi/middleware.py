@@ -50,7 +50,6 @@ from zerotrust.core.errors import (
 from zerotrust.core.guard import Allowed, Call, Caller, Guard, NeedsClaim, Refused
 from zerotrust.core.policy.model import Policy
 from zerotrust.core.request import parse_target
-from zerotrust.core.spiffe.x509_svid import verify_x509_svid
 from zerotrust.workload.identity import Snapshot
 from zerotrust.workload.policy_file import PolicyFile, require_domain
 from zerotrust.workload.replay import ReplayStore
@@ -153,23 +152,15 @@ class Protected:
         """Judge a running exchange by the bundles and the policy of this moment."""
         try:
             guard = self._current_guard(connection)
-            if guard is exchange.guard:
-                return True
-            peer = connection.peer
-            if peer is None:
-                return False
-            verify_x509_svid(peer.chain_der, guard.bundles, now)
-            caller, policy = exchange.allowed.caller, guard.policy
-            if caller is None:
-                holds = policy.is_open(exchange.method, exchange.path) is not None
-            else:
-                decision = policy.decide(caller.id, exchange.method, exchange.path, caller.mode)
-                holds = decision.reason is None
         except Exception:  # noqa: BLE001 - fail closed: what cannot be judged does not go on
             return False
-        if holds:
-            connection.exchange = replace(exchange, guard=guard)
-        return holds
+        if guard is exchange.guard:
+            return True
+        allowed, method, path = exchange.allowed, exchange.method, exchange.path
+        if not guard.still_allows(connection.peer, allowed, method, path, now):
+            return False
+        connection.exchange = replace(exchange, guard=guard)
+        return True
 
     def _recall(self, scope: Scope) -> Scope | None:
         """Return the scope to run when exactly this call was allowed before, else None."""
@@ -407,4 +398,4 @@ def _granted(scope: Scope, caller: Caller | None) -> Scope:
 
 
 def _nobody() -> ZeroTrustError:
-    return CertificateRejected(Reason.PEER_NONE, "no connection to answer for")
+    return CertificateRejected(Reason.PEER_NONE, "no connection")

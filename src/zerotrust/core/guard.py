@@ -44,17 +44,20 @@ from zerotrust.core.request import (
 from zerotrust.core.spiffe.bundle import BundleSet
 from zerotrust.core.spiffe.ids import SpiffeId
 from zerotrust.core.spiffe.x509_svid import VerifiedSvid, verify_x509_svid
-from zerotrust.core.tokens import profile
 from zerotrust.core.tokens.binding import prove_mode
+from zerotrust.core.tokens.fields import (
+    IDENTITY_FIELD,
+    PROOF_FIELD,
+    TXN_FIELD,
+    read_identity_field,
+    read_proof_field,
+)
 from zerotrust.core.tokens.wit import WorkloadIdentityToken, verify_wit
 from zerotrust.core.tokens.wpt import WorkloadProofToken, verify_wpt
 
 MAX_REMEMBERED_TOKENS: Final = 10_000
 MAX_REMEMBERED_PEERS: Final = 10_000
 
-_WIT_FIELD: Final = profile.WIT_HEADER.encode()
-_WPT_FIELD: Final = profile.WPT_HEADER.encode()
-_TXN_FIELD: Final = profile.TXN_HEADER.encode()
 
 Kind: TypeAlias = Literal["http", "websocket"]
 _K = TypeVar("_K")
@@ -193,6 +196,23 @@ class Guard:
         except Exception as error:  # noqa: BLE001 - rule 5 of the house: the unforeseen is a refusal
             return Refused(_unforeseen(error))
 
+    def still_allows(
+        self, peer: VerifiedSvid | None, allowed: Allowed, method: str, path: str, now: float
+    ) -> bool:
+        """Judge a running exchange again, by certificate and policy; what cannot be judged ends.
+
+        `method` and `path` are as policy knows them. Its tokens were for its beginning: their end
+        is not the end of the exchange, the end of the peer's chain is.
+        """
+        try:
+            peer = self._require_peer(peer, now)
+            if allowed.caller is None:
+                return self.policy.is_open(method, path) is not None
+            decision = self.policy.decide(peer.id, method, path, allowed.caller.mode)
+        except Exception:  # noqa: BLE001 - rule 5 of the house: the unforeseen is a refusal
+            return False
+        return decision.reason is None
+
     def _decide(self, call: Call, now: float) -> Allowed | Refused | NeedsClaim:
         # 1. Shape: one reading of target, method, fields and authority (RFC 9110 7, RFC 9112 3.2).
         target = parse_target(call.target)
@@ -269,7 +289,7 @@ class Guard:
     def _require_identity(
         self, fields: dict[bytes, bytes], peer: VerifiedSvid, now: float
     ) -> tuple[WorkloadIdentityToken, str]:
-        text = _token_text(fields.get(_WIT_FIELD))
+        text = read_identity_field(fields.get(IDENTITY_FIELD))
         wit = self._identities.get(text)
         if wit is None:
             wit = verify_wit(text, self.bundles, now)
@@ -292,13 +312,13 @@ class Guard:
         target: Target,
         now: float,
     ) -> tuple[WorkloadProofToken, tuple[str, ...]]:
-        text = _proof_text(fields.get(_WPT_FIELD))
+        text = read_proof_field(fields.get(PROOF_FIELD))
         others = {
             name.decode("ascii"): fields[name].decode("latin-1")
             for name in self._covered
             if name in fields
         }
-        txn = fields.get(_TXN_FIELD)
+        txn = fields.get(TXN_FIELD)
         plain = not others and txn is None
         if plain and (known := self._proofs.get((wit_text, text))) is not None:
             if now >= known.expires_at:
@@ -354,27 +374,6 @@ def _make_caller(proven: _Proven, rule: str, route: str) -> Caller:
     ):
         object.__setattr__(caller, name, value)
     return caller
-
-
-def _token_text(value: bytes | None) -> str:
-    """One compact JWS and nothing else; its grammar is checked where it is parsed."""
-    if value is None:
-        raise TokenRejected(Reason.TOKEN_MISSING, "no Workload-Identity-Token")
-    if not value.isascii():
-        raise TokenRejected(Reason.TOKEN_MALFORMED, "the identity token is not ASCII")
-    return value.decode("ascii")
-
-
-def _proof_text(value: bytes | None) -> str:
-    """`WPT <compact JWS>`, the scheme in any case (RFC 9110 section 11.1)."""
-    if value is None:
-        raise TokenRejected(Reason.TOKEN_MISSING, "no Authorization")
-    scheme, space, token = value.partition(b" ")
-    if scheme.lower() != profile.WPT_SCHEME.lower().encode() or not space:
-        raise TokenRejected(Reason.TOKEN_SCHEME, "the Authorization scheme is not WPT")
-    if not token.isascii():
-        raise TokenRejected(Reason.TOKEN_MALFORMED, "the proof token is not ASCII")
-    return token.decode("ascii")
 
 
 def _remember(cache: dict[_K, _V], key: _K, value: _V, limit: int) -> None:

@@ -289,6 +289,39 @@ def covering_call() -> Call:
     return replace(good, headers=[*good.headers, USER])
 
 
+def test_a_running_exchange_goes_on_while_certificate_and_policy_allow_it() -> None:
+    gate = guard()
+    allowed = gate.decide(call(), NOW)
+    assert isinstance(allowed, Allowed)
+    assert gate.still_allows(PEER, allowed, "GET", "/a", NOW)
+    assert gate.still_allows(PEER, allowed, "GET", "/a", NOW + 1000)  # tokens may end meanwhile
+
+
+def test_a_running_exchange_ends_with_what_it_rests_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = guard()
+    allowed = gate.decide(call(), NOW)
+    assert isinstance(allowed, Allowed)
+    closed = parse_policy(
+        b'schema = 1\nservice = "ledger"\ntrust_domain = "example.org"\nmode = "enforce"\n'
+        b'[[deny]]\nid = "out"\nfrom = ["web"]\nto = ["*"]\n'
+    )
+    successor = BundleSet([ForgedAuthority("example.org", now=NOW, name="successor").bundle])
+    assert not gate.still_allows(None, allowed, "GET", "/a", NOW)
+    assert not gate.still_allows(PEER, allowed, "GET", "/a", PEER.expires_at)
+    assert not guard(policy=closed).still_allows(PEER, allowed, "GET", "/a", NOW)
+    assert not guard(bundles=successor).still_allows(PEER, allowed, "GET", "/a", NOW)
+    monkeypatch.setattr(Policy, "decide", _broken)
+    assert not gate.still_allows(PEER, allowed, "GET", "/a", NOW)
+
+
+def test_a_running_exchange_on_an_open_route_ends_when_the_route_closes() -> None:
+    gate = guard()
+    allowed = gate.decide(call(b"/open", headers=[(b"host", b"localhost:8443")]), NOW)
+    assert isinstance(allowed, Allowed)
+    assert gate.still_allows(PEER, allowed, "GET", "/open", NOW)
+    assert not gate.still_allows(PEER, allowed, "GET", "/a", NOW)
+
+
 def test_a_covered_token_is_accepted_and_an_uncovered_one_refused() -> None:
     gate = guard(covered=("X-User-Token",))
     assert isinstance(gate.decide(covering_call(), NOW), Allowed)
