@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from bench.rig import Figure, interleaved, pin, process
+from bench.rig import Figure, cpu_of, interleaved, per_call, pin, process
 from zerotrust.audit import AuditLog, JsonLinesSink
 from zerotrust.ca.authority.entries import NewEntry, dns_of
 from zerotrust.ca.limits import Rates
@@ -52,17 +52,20 @@ def figures(*, quick: bool) -> list[Figure]:
     rounds, size, crowd = (6, 320, 600) if quick else (40, 320, 3000)
     with tempfile.TemporaryDirectory(prefix="zerotrust-bench-") as folder:
         total = rounds * size + size + crowd
-        with process(_serve, Path(folder), total) as (_, pipe):
+        with process(_serve, Path(folder), total) as (pid, pipe):
             port, secrets_ = pipe.recv()
             pin(1)
             wants = [_want(secret, port) for secret in secrets_]
             bare = _Bare([want.csr for want in wants[:size]])
+            arithmetic = min(per_call(bare.seconds_each, 1) for _ in range(rounds)) / size
             busy = iter([wants[at : at + size] for at in range(0, total - crowd, size)])
             with _Crowd(port, BUSY_CLIENTS) as kept:
                 kept.seconds_each(next(busy))  # warm
+                spent = cpu_of(pid)
                 ours, base = interleaved(
                     lambda: kept.seconds_each(next(busy)), bare.seconds_each, rounds
                 )
+                spent = (cpu_of(pid) - spent) / (rounds * size)
             fresh, waits = _fresh(port, wants[-crowd:])
             pipe.send(None)
     return [
@@ -75,6 +78,14 @@ def figures(*, quick: bool) -> list[Figure]:
             ">= 0.30",
             "enrolments with a join token over kept HTTPS connections, one processor for the CA, "
             "SQLite synchronous=FULL; bare: verify the CSR, sign certificate and WIT",
+        ),
+        Figure(
+            "issue_cpu_vs_bare_crypto",
+            spent * 1e6,
+            "us",
+            arithmetic * 1e6,
+            spent / arithmetic,
+            note="processor time of the same enrolments, the writing of their records included",
         ),
         Figure("issue_rate_fresh_handshake", fresh, "1/s", note="a TLS handshake per enrolment"),
         Figure(
