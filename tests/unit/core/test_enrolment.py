@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from support.issuing import DOMAIN, NOW, make_csr
 from zerotrust.ca.authority.profiles import root_profile
@@ -26,7 +27,7 @@ from zerotrust.core.enrolment import (
     verify_anchors,
     verify_wit_key,
 )
-from zerotrust.core.errors import CertificateRejected, MalformedError, TokenRejected
+from zerotrust.core.errors import CertificateRejected, MalformedError, Reason, TokenRejected
 from zerotrust.core.jose import SigningKey
 from zerotrust.core.spiffe.ids import TrustDomain
 
@@ -86,6 +87,33 @@ def test_a_misshapen_enrolment_is_refused(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
+        {"csr": jose.b64url_encode(b"x" * 8192)},
+        {"wit_proof": "x" * 8192},
+        {"evidence": {"kind": "join_token", "value": "x" * 16384}},
+    ],
+    ids=["csr", "proof", "evidence"],
+)
+def test_an_enrolment_at_a_limit_is_read(changes: dict[str, Any]) -> None:
+    EnrolRequest.parse(changed(ENROLMENT.dump(), **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"chain": ["AAAA"] * 4},
+        {"chain": [jose.b64url_encode(b"x" * 16384)]},
+        {"wit": "x" * 8192},
+        {"anchors": ["x"] * 16},
+    ],
+    ids=["chain", "certificate", "wit", "anchors"],
+)
+def test_an_answer_at_a_limit_is_read(changes: dict[str, Any]) -> None:
+    Issued.parse(changed(ISSUED.dump(), **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
         {"chain": []},
         {"chain": ["AAAA"] * 5},
         {"chain": [1]},
@@ -117,6 +145,13 @@ def test_a_misshapen_answer_is_refused(changes: dict[str, Any]) -> None:
 def test_an_unsound_join_token_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(MalformedError):
         replace(TOKEN, **changes)
+
+
+def test_a_join_token_lists_at_most_sixteen_roots() -> None:
+    roots = [f"{n:064x}" for n in range(17)]
+    assert len(replace(TOKEN, anchors=tuple(roots[:16])).anchors) == 16
+    with pytest.raises(MalformedError):
+        replace(TOKEN, anchors=tuple(roots))
 
 
 def test_a_join_token_has_one_spelling() -> None:
@@ -151,6 +186,42 @@ def test_the_proof_of_a_wit_key_holds_for_no_other_request() -> None:
     for request, ca, evidence in cases:
         with pytest.raises(TokenRejected):
             verify_wit_key(request, ca=ca, evidence=evidence, spki=b"")
+
+
+def test_a_wit_key_that_is_the_tls_key_is_refused() -> None:
+    private = ec.generate_private_key(ec.SECP256R1())
+    spki = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    request = renewal(key=SigningKey.from_private(private))
+    assert verify_wit_key(request, ca=CA, evidence=None, spki=b"another key")
+    with pytest.raises(MalformedError) as caught:
+        verify_wit_key(request, ca=CA, evidence=None, spki=spki)
+    assert caught.value.reason is Reason.BAD_KEY
+
+
+@pytest.mark.parametrize("alg", ["ES256", "ES384", "EdDSA", "Ed25519"])
+def test_a_wit_key_of_each_allowed_kind_is_accepted(alg: str) -> None:
+    key = SigningKey.generate(alg)
+    assert verify_wit_key(renewal(key=key), ca=CA, evidence=None, spki=b"").alg == alg
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ({"typ": "wpt+jwt"}, Reason.TOKEN_TYPE),
+        ({}, Reason.TOKEN_TYPE),
+        ({"typ": "zt-wit-key+jwt", "kid": "k"}, Reason.TOKEN_HEADER),
+    ],
+    ids=["another type", "no type", "a kid"],
+)
+def test_a_token_of_another_kind_is_no_proof_of_a_wit_key(
+    header: dict[str, str], reason: Reason
+) -> None:
+    honest = renewal()
+    claims = json.loads(jose.b64url_decode(honest.wit_proof.split(".")[1]))
+    request = replace(honest, wit_proof=jose.sign_compact(header, claims, WIT_KEY))
+    with pytest.raises(TokenRejected) as caught:
+        verify_wit_key(request, ca=CA, evidence=None, spki=b"")
+    assert caught.value.reason is reason
 
 
 def root(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
