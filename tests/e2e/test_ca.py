@@ -297,3 +297,37 @@ def test_a_dev_ca_stays_on_this_machine(tmp_path: Path) -> None:
 def test_nobody_answers_where_no_ca_runs(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no CA answers"):
         AdminClient(tmp_path / "admin.sock").entries()
+
+
+def _flood(served: Served, piece: bytes, times: int) -> int | None:
+    """Send pieces, then read: how many answers until the connection ended; None if it did not."""
+    received = b""
+    address = parse_address(served.running.bootstrap)
+    with (
+        socket.create_connection(address, timeout=8) as raw,
+        unsafe_unverified_context().wrap_socket(raw) as sock,
+    ):
+        try:
+            for _ in range(times):
+                sock.sendall(piece)
+            while chunk := sock.recv(65536):
+                received += chunk
+        except TimeoutError:
+            return None
+        except OSError:
+            pass
+    return received.count(b"HTTP/1.1 200")
+
+
+def test_a_head_without_end_ends_a_connection_to_the_bootstrap_listener(served: Served) -> None:
+    assert _flood(served, b"GET /v1/bundle HTTP/1.1\r\nx: " + b"a" * 65536, 16) == 0
+    assert ask(served.running.bootstrap)[0] == 200
+
+
+def test_a_pile_of_requests_ends_a_connection_to_the_bootstrap_listener(served: Served) -> None:
+    request = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert _flood(served, request, 5) is not None  # served, then idle for too long
+    answers = _flood(served, request * 1000, 1)
+    assert answers is not None
+    assert answers < 1000
+    assert ask(served.running.bootstrap)[0] == 200

@@ -7,9 +7,7 @@
    arrive; requests set and cancel none.
 4. A request that gives its length twice, as a number and as chunks, is refused (RFC 9112 section
    6.1): httptools does it, h11 has to be helped.
-5. Where one request ends and the next begins has one reading: what httptools leaves to its user,
-   trailers, an upgrade that is not made and a head without end, is settled here.
-6. A class is built when it is asked for, so that no WebSocket library is imported that is not used.
+5. A class is built when it is asked for, so that no WebSocket library is imported that is not used.
 """
 
 from __future__ import annotations
@@ -21,13 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from zerotrust import clock
 from zerotrust.asgi.connection import PEER, TARGET, Connection
-from zerotrust.asgi.limits import (
-    GRACE_SECONDS,
-    HEADER_SECONDS,
-    LOOK_SECONDS,
-    MAX_HEAD_BYTES,
-    MAX_PIPELINED,
-)
+from zerotrust.asgi.framing import FRAMINGS, Framing
+from zerotrust.asgi.limits import GRACE_SECONDS, HEADER_SECONDS, LOOK_SECONDS
 from zerotrust.asgi.problem import send_problem
 from zerotrust.core.errors import Category, ConfigurationError
 
@@ -39,7 +32,6 @@ else:
     _Base = object
 
 HTTP_CHOICES: Final = ("auto", "httptools", "h11")
-_FRAMINGS: Final = {b"content-length", b"transfer-encoding"}
 WEBSOCKET_CHOICES: Final = ("auto", "none", "websockets", "websockets-sansio", "wsproto")
 
 
@@ -193,73 +185,24 @@ def _published(
     return app(scope, receive, send)  # type: ignore[no-any-return]
 
 
-class _ClosedFields(list[tuple[bytes, bytes]]):
-    """The fields of a head that is complete: trailers come too late to be among them."""
-
-    __slots__ = ()
-
-    def append(self, _: tuple[bytes, bytes]) -> None:
-        """Drop a trailer, as any recipient may (RFC 9110 section 6.5.1)."""
-
-
-class _HttpToolsWatch(_HttpWatch):
-    """What httptools leaves open, settled before uvicorn sees it."""
-
-    __slots__ = ("_head_bytes",)
-
-    headers: Any
-    parser: Any
-    pipeline: Any
-    scope: Any
-    url: Any
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._head_bytes = 0
-        super().connection_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Parse what arrived; a head that goes on and on ends the connection."""
-        super().data_received(data)
-        if type(self.headers) is not list:  # no head has begun, or it is complete
-            self._head_bytes = 0
-            return
-        self._head_bytes += len(data)
-        if self._head_bytes > MAX_HEAD_BYTES:
-            self.transport.abort()
-
-    def on_url(self, url: bytes) -> None:
-        """Keep the target as sent; called again when it came in pieces."""
-        self.url += url
-        self.scope["extensions"] = {PEER: self.connection, TARGET: self.url}
-
-    def on_headers_complete(self) -> None:
-        """Begin the exchange; what is raised here is answered with 400, and the connection ends."""
-        if self.parser.should_upgrade() and not self._may_upgrade():
-            raise ValueError("an upgrade that cannot be made hides where the request ends")
-        if len(self.pipeline) >= MAX_PIPELINED:
-            raise ValueError("too many requests at once")
-        super().on_headers_complete()  # type: ignore[misc]
-        self.headers = _ClosedFields(self.headers)
-
-    def handle_websocket_upgrade(self) -> None:
-        self._upgrade(self.url, self.headers)
-        super().handle_websocket_upgrade()  # type: ignore[misc]
-
-    def _may_upgrade(self) -> bool:
-        """To a WebSocket alone, by a request without a body, when nothing before it is open."""
-        names = {name for name, _ in self.headers}
-        wanted: bool = self._should_upgrade()  # type: ignore[attr-defined]
-        return wanted and not self._is_busy() and not names & _FRAMINGS
-
-
 @cache
 def _httptools() -> type[asyncio.Protocol]:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-    class SpiffeHttpTools(_HttpToolsWatch, HttpToolsProtocol):
+    class SpiffeHttpTools(Framing, _HttpWatch, HttpToolsProtocol):
         """HTTP/1.1 by httptools."""
 
-        __slots__ = ()
+        __slots__ = ("_head_bytes",)
+
+        def on_url(self, url: bytes) -> None:
+            """Keep the target as sent; called again when it came in pieces."""
+            self.url += url
+            extensions: dict[str, Any] = {PEER: self.connection, TARGET: self.url}
+            self.scope["extensions"] = extensions
+
+        def handle_websocket_upgrade(self) -> None:
+            self._upgrade(self.url, self.headers)
+            super().handle_websocket_upgrade()
 
     return SpiffeHttpTools
 
@@ -278,7 +221,7 @@ def _h11() -> type[asyncio.Protocol]:
             self.app = self._publish
 
         def _publish(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
-            if {name for name, _ in scope["headers"]} >= _FRAMINGS:
+            if {name for name, _ in scope["headers"]} >= FRAMINGS:
                 refusal_id = secrets.token_hex(8)
                 return send_problem(
                     scope, receive, send, Category.MALFORMED, refusal_id, close=True

@@ -22,6 +22,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from zerotrust import clock
+from zerotrust.asgi.framing import Framing
 from zerotrust.asgi.limits import HEADER_SECONDS, Limits
 from zerotrust.asgi.listener import Listener
 from zerotrust.asgi.server import Config, Server, bind
@@ -144,7 +145,7 @@ class UnixServer(Unsignalled):
         self.started = True
 
 
-class _Impatient(HttpToolsProtocol):
+class _Impatient(Framing, HttpToolsProtocol):
     """A request that does not arrive whole within HEADER_SECONDS ends its connection."""
 
     _patience: asyncio.TimerHandle | None = None
