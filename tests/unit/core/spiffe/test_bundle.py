@@ -17,6 +17,7 @@ from support.handshake import verified_by_openssl
 from support.svid_corpus import OVERSIZE
 from zerotrust.core.errors import BadBundle, Reason
 from zerotrust.core.jose import SigningKey
+from zerotrust.core.spiffe import certificate
 from zerotrust.core.spiffe.bundle import (
     DEFAULT_REFRESH_HINT,
     DEV_MARKER_OID,
@@ -334,6 +335,31 @@ def test_pem_that_holds_no_anchor_or_more_than_anchors_is_refused(
 
 
 # The dev marker
+
+
+def test_a_mebibyte_of_pem_is_read_and_one_byte_more_is_not(authority: ForgedAuthority) -> None:
+    whole = authority.root.public_bytes(Encoding.PEM).ljust(MAX_BUNDLE_BYTES, b"\n")
+    assert TrustBundle.from_pem(ORIGIN, whole).x509_authorities == (authority.root,)
+    with pytest.raises(BadBundle):
+        TrustBundle.from_pem(ORIGIN, whole + b"\n")
+
+
+def test_256_certificates_in_pem_are_read_and_257_are_refused_unparsed(
+    authority: ForgedAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pem = authority.root.public_bytes(Encoding.PEM)
+    assert len(TrustBundle.from_pem(ORIGIN, pem * 256).x509_authorities) == 256
+    parsed: list[bytes] = []
+    monkeypatch.setattr(certificate, "load_pem", parsed.append)
+    with pytest.raises(BadBundle, match="256"):
+        TrustBundle.from_pem(ORIGIN, pem * 257)
+    assert parsed == []
+
+
+def test_a_bundle_made_in_code_holds_256_keys_and_no_more(authority: ForgedAuthority) -> None:
+    assert len(TrustBundle(ORIGIN, (authority.root,) * 256, {}).x509_authorities) == 256
+    with pytest.raises(BadBundle, match="256"):
+        TrustBundle(ORIGIN, (authority.root,) * 257, {})
 
 
 def test_a_bundle_of_a_throw_away_ca_is_refused_whole_unless_dev_is_said() -> None:

@@ -9,7 +9,7 @@ import pickle
 import ssl
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -123,9 +123,11 @@ def _marked_dev(world: World) -> Chain:
     return world.chain(world.own.issue("web", extra=[(DEV_MARKER, False)]))
 
 
-def _constrained(*permitted: x509.GeneralName) -> Callable[[World], Chain]:
+def _constrained(
+    *permitted: x509.GeneralName, excluded: Sequence[x509.GeneralName] = ()
+) -> Callable[[World], Chain]:
     def make(world: World) -> Chain:
-        constraints = x509.NameConstraints(permitted_subtrees=permitted, excluded_subtrees=None)
+        constraints = x509.NameConstraints(permitted or None, excluded or None)
         issuer = world.own.intermediate("bound", extra=[(constraints, True)])
         names = [
             x509.UniformResourceIdentifier("spiffe://example.org/web"),
@@ -152,6 +154,9 @@ GOOD: dict[str, Callable[[World], Chain]] = {
     "within a DNS subdomain constraint": _constrained(x509.DNSName(".web.test")),
     "within a constraint on an address": _constrained(
         x509.IPAddress(ip_network("127.0.0.0/8")), x509.IPAddress(ip_network("::1/128"))
+    ),
+    "whose names are excluded for other forms of name": _constrained(
+        excluded=[x509.UniformResourceIdentifier("a.web.test"), x509.DNSName("example.org")]
     ),
 }
 

@@ -118,6 +118,20 @@ def test_what_is_no_chain_is_refused(authority: ForgedAuthority, chain_pem: byte
     assert refusal(chain_pem, authority.issue("web").key_pem).reason is Reason.BAD_CERTIFICATE
 
 
+def test_a_chain_of_32_kib_is_read_and_one_byte_more_is_not(authority: ForgedAuthority) -> None:
+    svid = authority.issue("web")
+    whole = svid.chain_pem.ljust(32 * 1024, b"\n")
+    assert X509Svid.parse(whole, svid.key_pem).chain == svid.chain
+    assert refusal(whole + b"\n", svid.key_pem).reason is Reason.BAD_CERTIFICATE
+
+
+def test_a_key_of_16_kib_is_read_and_one_byte_more_is_not(authority: ForgedAuthority) -> None:
+    svid = authority.issue("web")
+    whole = svid.key_pem.ljust(16 * 1024, b"\n")
+    assert X509Svid.parse(svid.chain_pem, whole).id == svid.id
+    assert refusal(svid.chain_pem, whole + b"\n").reason is Reason.BAD_KEY
+
+
 def test_a_chain_of_four_is_read_and_of_five_is_not(authority: ForgedAuthority) -> None:
     svid = authority.issue("web")
     issuer = svid.chain[1].public_bytes(Encoding.PEM)
@@ -137,6 +151,17 @@ def test_a_leaf_with_another_key_is_refused(authority: ForgedAuthority) -> None:
 
 def test_an_issuer_that_is_no_ca_is_refused(authority: ForgedAuthority) -> None:
     svid = authority.issue("web", issuer=authority.issue("mallory"))
+    assert refusal(svid.chain_pem, svid.key_pem).reason is Reason.BAD_CERTIFICATE
+
+
+def test_an_issuer_with_a_key_outside_the_allow_list_is_refused(
+    authority: ForgedAuthority,
+) -> None:
+    good = authority.intermediate(key=ec.generate_private_key(ec.SECP384R1()))
+    svid = authority.issue("web", issuer=good)
+    assert X509Svid.parse(svid.chain_pem, svid.key_pem).id == svid.id
+    bad = authority.intermediate(key=ec.generate_private_key(ec.SECP521R1()))
+    svid = authority.issue("web", issuer=bad)
     assert refusal(svid.chain_pem, svid.key_pem).reason is Reason.BAD_CERTIFICATE
 
 
