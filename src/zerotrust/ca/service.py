@@ -31,7 +31,12 @@ from zerotrust.ca.authority.authority import (
     same_keys,
 )
 from zerotrust.ca.authority.csr import CertificationKey, verify_csr
-from zerotrust.ca.authority.entries import NewEntry, RegistrationEntry, register
+from zerotrust.ca.authority.entries import (
+    NewEntry,
+    RegistrationEntry,
+    register,
+    require_sound,
+)
 from zerotrust.ca.authority.profiles import ends_at
 from zerotrust.ca.rotation import init_ca, open_issuer_key, open_wit_key, rotate_issuer
 from zerotrust.ca.state import STORE_FILE, State
@@ -99,33 +104,18 @@ class CaSettings:
 def open_ca(
     directory: str | Path, passphrase: bytes, *, now: float, settings: CaSettings | None = None
 ) -> CertificateAuthority:
-    """Open the keys, take the lock, ready the records; raise ConfigurationError.
+    """Take the lock, ready the records, open the keys; raise ConfigurationError.
 
     The root key is not needed.
     """
     directory = Path(directory)
-    state = State.load(directory)
-    if ends_at(state.issuer) <= now:
-        raise ConfigurationError("the issuing CA has expired: run `zerotrust ca rotate-issuer`")
-    authority = Authority(
-        state.trust_domain,
-        state.issuer,
-        open_issuer_key(directory, state, passphrase),
-        open_wit_key(directory, state, passphrase),
-        dev=state.dev,
-    )
+    State.load(directory)  # a folder without a CA is left as it is
     store = SqliteStore(directory / STORE_FILE)
-    pruned = state.pruned(now)
-    if pruned is not state:
-        pruned.save(directory)
-    root = directory / f"root-{state.signing_root}.sealed"
-    return CertificateAuthority(
-        pruned,
-        authority,
-        store,
-        settings or CaSettings(),
-        root_at_hand=os.access(root, os.R_OK),
-    )
+    try:
+        return _opened(directory, store, passphrase, now, settings or CaSettings())
+    except BaseException:
+        store.close()
+        raise
 
 
 class CertificateAuthority:
@@ -324,9 +314,11 @@ class CertificateAuthority:
         # 4. one child: the same again for the same keys, theft for others
         child = self.store.read(ChildOf(parent.serial))
         if child is not None:
-            if same_keys(child, keys) and now < child.not_after:
-                return _done(self._answer(child))
-            return self._freeze(lineage, now)
+            if not same_keys(child, keys):
+                return self._freeze(lineage, now)
+            if now >= child.not_after:  # the same holder, only late: nothing was stolen
+                raise NotEntitled(Reason.LINEAGE_TOO_OLD, "attest again: the answer has expired")
+            return _done(self._answer(child))
         # 5. sign, and record it before anyone sees it
         certificate = self._issue(entry, keys, lineage.id, parent.serial, now)
         retry = (lambda: self._renew(request, svid, now, again=False)) if again else None
@@ -377,6 +369,42 @@ class CertificateAuthority:
             lambda done: answer.set_exception(done.exception() or theft)
         )
         return answer
+
+
+def _opened(
+    directory: Path, store: Store, passphrase: bytes, now: float, settings: CaSettings
+) -> CertificateAuthority:
+    # 1. read under the lock: a rotation may have ended while we waited for it
+    state = State.load(directory)
+    if ends_at(state.issuer) <= now:
+        raise ConfigurationError("the issuing CA has expired: run `zerotrust ca rotate-issuer`")
+    # 2. what no operator could have registered stands there because somebody wrote into the file
+    _require_sound_records(store, state)
+    authority = Authority(
+        state.trust_domain,
+        state.issuer,
+        open_issuer_key(directory, state, passphrase),
+        open_wit_key(directory, state, passphrase),
+        dev=state.dev,
+    )
+    pruned = state.pruned(now)
+    if pruned is not state:
+        pruned.save(directory)
+    root = directory / f"root-{state.signing_root}.sealed"
+    return CertificateAuthority(
+        pruned, authority, store, settings, root_at_hand=os.access(root, os.R_OK)
+    )
+
+
+def _require_sound_records(store: Store, state: State) -> None:
+    try:
+        for entry in store.read(Entries()):
+            where = f"entry {entry.id} ({entry.spiffe_id}) of {STORE_FILE}"
+            require_sound(entry, trust_domain=state.trust_domain, dev=state.dev)
+    except RequestRefused as exc:
+        raise ConfigurationError(f"{where}: {exc.detail}", Reason.STORE) from exc
+    except StoreUnavailable as exc:
+        raise ConfigurationError(f"{STORE_FILE}: {exc.detail}", Reason.STORE) from exc
 
 
 def _pending() -> Future[Issued]:

@@ -8,6 +8,7 @@ from support.issuing import DOMAIN, NOW, PASSPHRASE, ROOT_PASSPHRASE, Asker, mak
 from zerotrust.ca.authority.entries import MAX_TTL, NewEntry
 from zerotrust.ca.rotation import activate_root, drop_root, init_ca, prepare_root, rotate_issuer
 from zerotrust.ca.service import open_ca
+from zerotrust.ca.state import State
 from zerotrust.core.enrolment import verify_anchors
 from zerotrust.core.errors import CertificateRejected, ConfigurationError, Reason
 from zerotrust.core.spiffe.bundle import BundleSet, TrustBundle
@@ -134,3 +135,30 @@ def test_a_damaged_state_is_refused(folder: Path) -> None:
     (folder / "ca.json").write_bytes(b"{}")
     with pytest.raises(ConfigurationError, match="unreadable"):
         open_ca(folder, PASSPHRASE, now=NOW)
+
+
+def test_a_rotation_that_ends_while_the_ca_starts_is_not_undone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, reads = State.load, 0
+
+    def load_and_be_overtaken(directory: Path) -> State:
+        nonlocal reads
+        state, reads = load(directory), reads + 1
+        if reads == 1:
+            monkeypatch.setattr(State, "load", load)
+            rotate_issuer(
+                directory, root_passphrase=ROOT_PASSPHRASE, passphrase=PASSPHRASE, now=NOW + 1
+            )
+            monkeypatch.setattr(State, "load", load_and_be_overtaken)
+        return state
+
+    monkeypatch.setattr(State, "load", load_and_be_overtaken)
+    with open_ca(folder, PASSPHRASE, now=NOW + 2) as ca:
+        assert ca.state == load(folder)
+
+
+def test_a_failed_start_leaves_the_ca_free(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match="wrong passphrase"):
+        open_ca(folder, b"another passphrase", now=NOW)
+    open_ca(folder, PASSPHRASE, now=NOW).close()

@@ -285,6 +285,15 @@ def test_two_renewals_at_once_freeze_the_lineage(ca: CertificateAuthority) -> No
     assert outcomes.count(Reason.LINEAGE_FROZEN) == 3
 
 
+def test_a_late_retry_with_the_same_keys_is_no_theft(ca: CertificateAuthority) -> None:
+    _, issued, _ = first(ca)
+    svid, asker = proven(ca, issued), Asker()
+    child = proven(ca, ca.renew(asker.renewal(ca), svid, now=NOW).result(10))
+    with refusal(Reason.LINEAGE_TOO_OLD):  # as after a clock that was set back
+        ca.renew(asker.renewal(ca), svid, now=child.not_after).result(10)
+    assert ca.renew(Asker().renewal(ca), child, now=NOW).result(10)
+
+
 def test_a_deleted_entry_is_not_renewed(ca: CertificateAuthority) -> None:
     _, issued, entry = first(ca)
     ca.delete_entry(entry, now=NOW)
@@ -378,6 +387,9 @@ def test_an_entry_changed_in_the_database_yields_no_certificate(
     with pytest.raises(IssuanceError):
         Asker().enrol(ca, evidence)
     assert rows(tmp_path / "ca", "certificates") == 0
+    ca.close()
+    with pytest.raises(ConfigurationError, match=r"ca\.db: "):
+        open_ca(tmp_path / "ca", PASSPHRASE, now=NOW)
 
 
 def test_a_leaf_never_outlives_its_issuer(ca: CertificateAuthority) -> None:
