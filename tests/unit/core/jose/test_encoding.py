@@ -127,6 +127,9 @@ def test_depth_counts_levels_and_not_brackets() -> None:
     assert parse_json_object(b'{"a":[[],[],[],[],[],[],[],[],[]]}', max_bytes=100)
     assert parse_json_object(b'{"a":"[[[[[[[[[[[","b":"\\"[[[[[[["}', max_bytes=100)
     assert parse_claims(b'{"a":"{{{{{{{{{{{{"}') == {"a": "{" * 12}
+    assert parse_json_object(b'{"a":' + nested(7).encode() + b',"b":[]}', max_bytes=100)
+    with pytest.raises(MalformedError, match="levels"):  # however shallow it ends
+        parse_json_object(b'{"a":' + nested(8).encode() + b',"b":[]}', max_bytes=100)
     with pytest.raises(MalformedError, match="levels"):
         parse_json_object(b'{"a":[1]}', max_bytes=100, max_depth=1)
 
@@ -135,5 +138,6 @@ def test_members_are_counted_before_they_are_built() -> None:
     three = b'{"a":1,"b":[1]}'
     assert parse_json_object(three, max_bytes=100, max_members=2)
     assert parse_json_object(b'{"a":",,,,,,"}', max_bytes=100, max_members=2)
+    assert parse_json_object(b'{"a":1,"b":",,"}', max_bytes=100, max_members=2)
     with pytest.raises(MalformedError, match="members"):
         parse_json_object(b'{"a":1,"b":[1,2]}', max_bytes=100, max_members=2)

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
 from zerotrust.core.errors import MalformedError, Reason, TokenRejected
-from zerotrust.core.jose import PublicJwk, SigningKey, b64url_encode
+from zerotrust.core.jose import PublicJwk, SigningKey, b64url_decode, b64url_encode
 from zerotrust.core.jose.keys import verify_bytes
 
 P256 = SigningKey.generate("ES256").public.as_dict()
@@ -92,6 +92,9 @@ REFUSED = [
     pytest.param(P256 | {"x": b64url_encode(bytes(32)), "y": b64url_encode(bytes(32))}, id="zero"),
     pytest.param({name: P256[name] for name in ("kty", "crv", "x")}, id="a missing coordinate"),
     pytest.param(ED | {"x": ED["x"][:-4]}, id="a short OKP coordinate"),
+    pytest.param(
+        ED | {"x": b64url_encode(b64url_decode(ED["x"]) + b"\0")}, id="a long OKP coordinate"
+    ),
     pytest.param(P256 | {"alg": "ES384"}, id="the algorithm of another curve"),
     pytest.param(P256 | {"alg": "EdDSA"}, id="the algorithm of another kind"),
     pytest.param(P256 | {"alg": "none"}, id="no algorithm"),
@@ -120,6 +123,19 @@ def test_a_key_with_one_fault_is_refused(jwk: dict[str, Any]) -> None:
     with pytest.raises(MalformedError) as caught:
         PublicJwk.parse(jwk, allow_rsa=True)
     assert caught.value.reason is Reason.BAD_KEY
+
+
+@pytest.mark.parametrize(("bits", "beyond"), [(2048, 2047), (4096, 4097)])
+def test_an_rsa_key_at_a_limit_is_accepted_and_one_bit_beyond_is_refused(
+    bits: int, beyond: int
+) -> None:
+    def jwk(length: int) -> dict[str, str]:
+        modulus = (1 << (length - 1)) + 12345
+        return RSA | {"n": b64url_encode(modulus.to_bytes((length + 7) // 8, "big"))}
+
+    assert PublicJwk.parse(jwk(bits), allow_rsa=True).kty == "RSA"
+    with pytest.raises(MalformedError):
+        PublicJwk.parse(jwk(beyond), allow_rsa=True)
 
 
 def test_an_rsa_key_of_the_roca_family_is_refused() -> None:
