@@ -76,7 +76,7 @@ def figures(*, quick: bool) -> list[Figure]:
             blocks,
             "blocks/request",
             target="" if quick else "<= 0.1",  # a leak is one or more
-            note="allocated blocks of the interpreter after a collection, over the same requests; new "
+            note="allocated blocks of the interpreter after a collection, same requests; new "
             "tokens fill caches of bounded size",
         ),
     ]
