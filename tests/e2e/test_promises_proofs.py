@@ -103,6 +103,16 @@ def test_a_fresh_proof_relayed_over_another_valid_identity_is_refused(served: Se
     assert pay(web, proof).status == 200  # and the thief has not used it up
 
 
+def test_a_fresh_proof_relayed_over_another_certificate_of_its_owner_is_refused(
+    served: Served,
+) -> None:
+    web = served.caller()
+    proof = web.proof("POST", "/pay")
+    renewed = Peer(served.ca, served.port, served.ca.snapshot("web"))
+    assert reason(served, pay(renewed, proof)) == "token.binding"
+    assert pay(web, proof).status == 200
+
+
 def test_a_fresh_proof_under_the_thiefs_own_identity_token_is_refused(served: Served) -> None:
     web, thief = served.caller(), served.caller("batch")
     mixed = [thief.tokens()[0], web.proof("POST", "/pay")[1]]

@@ -68,6 +68,7 @@ def statuses(web: Peer, head: str, body: bytes = b"", tokens: Any = None) -> lis
 
 GET = "GET /echo HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close"
 POST = "POST /orders HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close"
+KEPT = POST.replace("\r\nConnection: close", "")
 INNER = b"GET /echo?smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -109,7 +110,7 @@ def test_a_second_request_hidden_in_the_body_of_a_first_is_not_served(
     target: Target, fields: str, body: bytes
 ) -> None:
     before = len(target.reached)
-    assert statuses(target.web, f"{POST}\r\n{fields}", body) in ([], [400])
+    assert statuses(target.web, f"{KEPT}\r\n{fields}", body) in ([], [400])
     assert target.reached[before:] == []
 
 
