@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from cryptography import x509
@@ -11,10 +13,20 @@ from cryptography.x509.oid import AttributeOID, NameOID
 
 from support.issuing import DOMAIN, NOW, make_csr
 from zerotrust.ca.authority import csr as csr_module
+from zerotrust.ca.authority.authority import (
+    Authority,
+    Certificate,
+    Keys,
+    Lineage,
+    require_entitled,
+    require_rekey,
+    same_keys,
+)
 from zerotrust.ca.authority.csr import verify_csr
 from zerotrust.ca.authority.entries import NewEntry, dns_of, register
-from zerotrust.ca.authority.profiles import serial_of
-from zerotrust.core.errors import MalformedError, Reason, RequestRefused
+from zerotrust.ca.authority.profiles import root_profile, serial_of
+from zerotrust.core.errors import MalformedError, NotEntitled, Reason, RequestRefused
+from zerotrust.core.jose import SigningKey, b64url_decode
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
@@ -116,6 +128,32 @@ def test_bytes_that_are_no_csr_are_refused(der: bytes) -> None:
         verify_csr(der)
 
 
+def test_a_csr_of_more_than_8_kib_is_refused_unparsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[int] = []
+
+    class Module:
+        @staticmethod
+        def load_der_x509_csr(der: bytes) -> NoReturn:
+            parsed.append(len(der))
+            raise ValueError
+
+    monkeypatch.setattr(csr_module, "x509", Module)
+    for size in (8192, 8193):
+        with pytest.raises(RequestRefused):
+            verify_csr(b"\x30" * size)
+    assert parsed == [8192]
+
+
+@pytest.mark.parametrize("digest", [hashes.SHA256(), hashes.SHA384(), hashes.SHA512()])
+def test_a_csr_over_an_allowed_hash_is_accepted(digest: hashes.HashAlgorithm) -> None:
+    verify_csr(signed(p256(), digest=digest))
+
+
+def test_a_csr_over_another_hash_is_refused() -> None:
+    with pytest.raises(RequestRefused, match="SHA-256"):
+        verify_csr(signed(p256(), digest=hashes.SHA224()))
+
+
 def new(**changes: object) -> NewEntry:
     return NewEntry(**{"path": "/ledger", **changes})  # type: ignore[arg-type]
 
@@ -142,6 +180,7 @@ def registered(entry: NewEntry, *, dev: bool = False) -> object:
         new(dns_names=("",)),
         new(dns_names=("a_b",)),
         new(dns_names=("10.0.0.1",)),
+        new(dns_names=("aa." + "a." * 125 + "a",)),
         new(dns_names=("xn--\u00e9",)),
         new(dns_names=tuple(f"n{i}" for i in range(17))),
         new(ttl=59.9),
@@ -165,6 +204,7 @@ def test_an_unsound_entry_is_refused(entry: NewEntry) -> None:
         new(path="/zerotrusted"),
         new(path="/a/zerotrust"),
         new(dns_names=("web", "web.example.org", "svid.internal.example.org")),
+        new(dns_names=("a." * 126 + "a",)),
         new(ttl=60),
         new(ttl=86400, wit_ttl=60),
         new(selectors=("unix:uid:1000",)),
@@ -185,3 +225,106 @@ def test_a_serial_is_positive_and_has_at_most_159_bits() -> None:
     assert serial_of(b"\0" * 20) == 1
     with pytest.raises(ValueError, match="20 bytes"):
         serial_of(b"\xff" * 19)
+
+
+def authority(lifetime: float = 86400.0) -> Authority:
+    key = p256()
+    profile = root_profile(
+        key.public_key(),
+        trust_domain=DOMAIN,
+        dev=False,
+        now=NOW,
+        random=b"r" * 20,
+        lifetime=lifetime,
+    )
+    issuer = profile.sign(key, hashes.SHA256())
+    return Authority(DOMAIN, issuer, key, SigningKey.generate(), dev=False)
+
+
+def keys() -> Keys:
+    return Keys(verify_csr(make_csr()), SigningKey.generate().public)
+
+
+@pytest.mark.parametrize(("lifetime", "lives"), [(86400, 3600), (1000, 1000)])
+def test_neither_certificate_nor_wit_outlives_the_issuer(lifetime: float, lives: float) -> None:
+    entry = register(new(ttl=3600.0), trust_domain=DOMAIN, dev=False, now=NOW, random=bytes(16))
+    issued = authority(lifetime).issue(
+        entry, keys(), lineage="l", parent=None, now=NOW, random=bytes(range(36))
+    )
+    leaf = x509.load_der_x509_certificate(issued.leaf)
+    claims = json.loads(b64url_decode(issued.wit.split(".")[1]))
+    ends = leaf.not_valid_after_utc.timestamp()
+    assert (issued.not_after, ends, claims["exp"]) == (NOW + lives,) * 3
+
+
+def test_an_issuing_certificate_for_another_key_is_refused() -> None:
+    with pytest.raises(RequestRefused):
+        Authority(DOMAIN, authority().certificate, p256(), SigningKey.generate(), dev=False)
+
+
+def issued_for(asked: Keys) -> Certificate:
+    entry = register(new(), trust_domain=DOMAIN, dev=False, now=NOW, random=bytes(16))
+    return authority().issue(
+        entry, asked, lineage="l", parent=None, now=NOW, random=bytes(range(36))
+    )
+
+
+def test_only_both_keys_together_get_the_same_answer_again() -> None:
+    first, other = keys(), keys()
+    certificate = issued_for(first)
+    assert same_keys(certificate, first)
+    assert not same_keys(certificate, replace(first, tls=other.tls))
+    assert not same_keys(certificate, replace(first, wit=other.wit))
+
+
+def test_a_renewal_that_brings_either_key_again_is_refused() -> None:
+    first, other = keys(), keys()
+    parent = issued_for(first)
+    require_rekey(parent, other)
+    for asked in (replace(other, tls=first.tls), replace(other, wit=first.wit)):
+        with pytest.raises(RequestRefused) as caught:
+            require_rekey(parent, asked)
+        assert caught.value.reason is Reason.CSR
+
+
+SELECTORS = ("unix:uid:1000",)
+
+
+def entitled(entry: NewEntry | None, lineage: Lineage, *, now: float = NOW) -> None:
+    require_entitled(
+        None
+        if entry is None
+        else register(entry, trust_domain=DOMAIN, dev=False, now=NOW, random=bytes(16)),
+        lineage,
+        spiffe_id=str(DOMAIN.id("/ledger")),
+        now=now,
+        max_age=100.0,
+    )
+
+
+def test_a_lineage_entitles_until_its_last_second() -> None:
+    lineage = Lineage("l", "e", NOW, frozenset(SELECTORS))
+    entitled(new(selectors=SELECTORS), lineage, now=NOW + 100)
+    with pytest.raises(NotEntitled) as caught:
+        entitled(new(selectors=SELECTORS), lineage, now=NOW + 100.1)
+    assert caught.value.reason is Reason.LINEAGE_TOO_OLD
+
+
+@pytest.mark.parametrize(
+    ("entry", "change", "reason"),
+    [
+        (new(selectors=SELECTORS), {"frozen_at": NOW}, Reason.LINEAGE_FROZEN),
+        (new(selectors=SELECTORS), {"selectors": frozenset()}, Reason.NOT_ENTITLED),
+        (new(path="/other", selectors=SELECTORS), {}, Reason.NOT_ENTITLED),
+        (None, {}, Reason.NOT_ENTITLED),
+    ],
+    ids=["frozen", "another selector", "another identity", "no entry"],
+)
+def test_a_lineage_that_entitles_no_more_is_refused(
+    entry: NewEntry | None, change: dict[str, Any], reason: Reason
+) -> None:
+    lineage = Lineage("l", "e", NOW, frozenset(SELECTORS))
+    entitled(new(selectors=SELECTORS), lineage)
+    with pytest.raises(NotEntitled) as caught:
+        entitled(entry, replace(lineage, **change))
+    assert caught.value.reason is reason
