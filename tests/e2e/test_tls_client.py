@@ -27,7 +27,7 @@ from zerotrust.workload.tls.context import (
     server_context,
     unsafe_unverified_context,
 )
-from zerotrust.workload.tls.peer import HandshakeRefused, peer_of
+from zerotrust.workload.tls.peer import HandshakeRefused, SpiffeSocket, peer_of
 
 NOW = time.time()
 CA = ForgedAuthority(now=NOW)
@@ -251,6 +251,39 @@ def test_after_unwrap_nothing_goes_in_the_clear(pair: tuple[ssl.SSLSocket, ssl.S
         with pytest.raises(ssl.SSLError):
             act()
     assert peer_of(ours) is None
+
+
+@pytest.mark.parametrize("how", [socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR])
+def test_after_a_half_close_nothing_goes_in_the_clear(
+    pair: tuple[ssl.SSLSocket, ssl.SSLSocket], how: int
+) -> None:
+    """`ssl` lets go of TLS in shutdown() and then writes plaintext into the open direction."""
+    ours, _ = pair
+    ours.sendall(b"x")
+    ours.shutdown(how)
+    for act in (lambda: ours.send(b"x"), lambda: ours.sendall(b"x"), lambda: ours.recv(1)):
+        with pytest.raises(ssl.SSLError):
+            act()
+    assert peer_of(ours) is None
+
+
+def test_a_socket_of_a_refused_peer_stays_guarded() -> None:
+    left, right = socket.socketpair()
+    server = server_context(FixedIdentity(CA.snapshot("ledger")))
+    client = client_context(FixedIdentity(CA.snapshot("web")), require(CA.id("orders")))
+    thread = threading.Thread(target=_accept_and_read, args=(server, right))
+    thread.start()
+    with client.wrap_socket(left, do_handshake_on_connect=False) as tls:
+        for act in (tls.do_handshake, lambda: tls.send(b"x"), lambda: tls.recv(1)):
+            with pytest.raises(HandshakeRefused):
+                act()
+        assert type(tls) is SpiffeSocket
+    thread.join()
+
+
+def _accept_and_read(context: ssl.SSLContext, raw: socket.socket) -> None:
+    with contextlib.suppress(OSError), context.wrap_socket(raw, server_side=True) as tls:
+        assert tls.recv(1) == b""
 
 
 def test_the_peer_is_read_from_what_clients_hand_out(

@@ -5,7 +5,8 @@
    sent is never looked at.
 2. No byte passes before the check: SSL_read and SSL_write finish a pending handshake by themselves,
    so every method that moves data asks first, and none falls back to plaintext when the TLS layer
-   is gone.
+   is gone. A socket whose peer was checked is of another class, which asks no more; it turns back
+   before the TLS layer goes.
 3. A resumed session has no verified chain and skips the expiry check, so it is refused.
 4. Every failure, the unforeseen included, leaves as an `ssl.SSLError`: event loops treat anything
    else as a bug of theirs.
@@ -83,9 +84,9 @@ def peer_of(ssl_object: object) -> VerifiedSvid | None:
     Takes what servers and clients hand out: the SSLObject or SSLSocket, or CPython's raw object
     below it.
     """
-    if type(ssl_object) not in {SpiffeObject, SpiffeSocket}:
+    if type(ssl_object) not in _OURS:
         ssl_object = getattr(ssl_object, "owner", None) if _is_raw(ssl_object) else None
-    if isinstance(ssl_object, _Checked) and type(ssl_object) in {SpiffeObject, SpiffeSocket}:
+    if isinstance(ssl_object, _Checked) and type(ssl_object) in _OURS:
         return ssl_object._peer  # noqa: SLF001 - same module
     return None
 
@@ -194,6 +195,26 @@ class SpiffeObject(_Checked, ssl.SSLObject):
         return self._sslobj.write(data)  # type: ignore[no-any-return]
 
 
+class ProvenSocket(_Checked, ssl.SSLSocket):
+    """A socket whose peer was checked, for as long as its TLS layer lasts."""
+
+    def unwrap(self) -> socket.socket:
+        """Close the TLS layer; the socket carries nothing afterwards."""
+        try:
+            return super().unwrap()
+        finally:
+            self._forget()
+
+    def shutdown(self, how: int) -> None:
+        """Close one direction or both; the TLS layer goes with either, so nothing is carried."""
+        self._forget()
+        super().shutdown(how)
+
+    def _forget(self) -> None:
+        self._proven, self._peer = False, None
+        self.__class__ = SpiffeSocket  # the same layout
+
+
 def _guarded(name: str) -> Any:
     """Return SSLSocket's own method, refused before the check and again once TLS is gone."""
     method = getattr(ssl.SSLSocket, name)
@@ -211,7 +232,7 @@ def _guarded(name: str) -> Any:
     return guarded
 
 
-class SpiffeSocket(_Checked, ssl.SSLSocket):
+class SpiffeSocket(ProvenSocket):
     """For blocking users: http.client, urllib, werkzeug, gunicorn's threads, sync httpx."""
 
     _made = False
@@ -221,6 +242,11 @@ class SpiffeSocket(_Checked, ssl.SSLSocket):
         made: SpiffeSocket = super()._create(*args, **kwargs)  # type: ignore[misc]
         made._made = True
         return made
+
+    def do_handshake(self, *args: Any, **kwargs: Any) -> None:
+        """Finish the handshake and judge the peer; from then on data goes straight to OpenSSL."""
+        super().do_handshake(*args, **kwargs)
+        self.__class__ = ProvenSocket  # type: ignore[assignment]  # same layout
 
     read = _guarded("read")
     write = _guarded("write")
@@ -233,12 +259,8 @@ class SpiffeSocket(_Checked, ssl.SSLSocket):
     recvfrom = _guarded("recvfrom")
     recvfrom_into = _guarded("recvfrom_into")
 
-    def unwrap(self) -> socket.socket:
-        """Close the TLS layer; the socket carries nothing afterwards."""
-        try:
-            return super().unwrap()
-        finally:
-            self._proven, self._peer = False, None
+
+_OURS: Final = frozenset({SpiffeObject, SpiffeSocket, ProvenSocket})
 
 
 def _is_raw(ssl_object: object) -> bool:
