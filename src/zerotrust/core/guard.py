@@ -55,7 +55,7 @@ from zerotrust.core.tokens.fields import (
 from zerotrust.core.tokens.wit import WorkloadIdentityToken, verify_wit
 from zerotrust.core.tokens.wpt import WorkloadProofToken, verify_wpt
 
-MAX_REMEMBERED_TOKENS: Final = 10_000
+MAX_REMEMBERED_TOKENS: Final = 4_096  # some 3 KB each
 MAX_REMEMBERED_PEERS: Final = 10_000
 
 
