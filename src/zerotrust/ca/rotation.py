@@ -30,8 +30,8 @@ from zerotrust.ca.authority.profiles import (
     issuer_profile,
     root_profile,
 )
-from zerotrust.ca.signers.file import LEAST, Cost, open_key, seal_key
-from zerotrust.ca.state import STATE_FILE, STORE_FILE, State, WitKey
+from zerotrust.ca.signers.file import LEAST, Cost, open_key, require_passphrase, seal_key
+from zerotrust.ca.state import STATE_FILE, STORE_FILE, State, WitKey, require_private
 from zerotrust.ca.stores.sqlite import hold
 from zerotrust.core.anchors import sign_anchors
 from zerotrust.core.errors import ConfigurationError, Reason
@@ -65,9 +65,11 @@ def init_ca(
     """
     if not MIN_ISSUER_LIFETIME <= issuer_lifetime <= MAX_ISSUER_LIFETIME:
         raise ConfigurationError("the issuing CA lives one hour to 366 days")
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for given in (root_passphrase, passphrase):
+        require_passphrase(given)
+    _own_folder(directory)
     with locked(directory):
-        if (directory / STATE_FILE).exists():
+        if (directory / STATE_FILE).exists():  # since a moment ago
             raise ConfigurationError(f"{directory} holds a CA already", Reason.FILE_ACCESS)
         root_key, issuer_key = _new_key(), _new_key()
         wit_keys = [_new_key(), _new_key()]
@@ -191,11 +193,36 @@ def drop_root(directory: Path, *, root_passphrase: bytes, now: float) -> State:
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Hold the CA's lock; raise ConfigurationError(STORE) while the CA runs."""
+    require_private(directory)
     descriptor = hold(directory / f"{STORE_FILE}.lock")
     try:
         yield
     finally:
         os.close(descriptor)
+
+
+def _own_folder(directory: Path) -> None:
+    """Make the folder, or see that it is ours, closed to others, and holds nothing but a CA."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        names = {path.name for path in directory.iterdir()}
+    except OSError as exc:
+        detail = f"{directory} cannot be made: {exc.strerror}"
+        raise ConfigurationError(detail, Reason.FILE_ACCESS) from exc
+    require_private(directory)
+    if STATE_FILE in names:
+        raise ConfigurationError(f"{directory} holds a CA already", Reason.FILE_ACCESS)
+    if strangers := sorted(name for name in names if not _is_ours(name)):
+        raise ConfigurationError(
+            f"{directory} holds other files ({strangers[0]!a}): name a new or an empty folder",
+            Reason.FILE_ACCESS,
+        )
+
+
+def _is_ours(name: str) -> bool:
+    """Whether it is a CA's, or what an init that was cut off left."""
+    plain = name.removeprefix(".")
+    return plain.startswith((STATE_FILE, f"{STORE_FILE}.lock")) or ".sealed" in plain
 
 
 def open_wit_key(directory: Path, state: State, passphrase: bytes) -> SigningKey:

@@ -32,6 +32,41 @@ def test_a_folder_holds_one_ca(folder: Path) -> None:
         init_ca(folder, DOMAIN, root_passphrase=ROOT_PASSPHRASE, passphrase=PASSPHRASE, now=NOW)
 
 
+def test_a_ca_is_made_in_an_empty_folder_that_is_closed_to_others(tmp_path: Path) -> None:
+    def made(name: str, passphrase: bytes = PASSPHRASE) -> None:
+        init_ca(
+            tmp_path / name,
+            DOMAIN,
+            root_passphrase=ROOT_PASSPHRASE,
+            passphrase=passphrase,
+            now=NOW,
+            dev=True,
+        )
+
+    for name in ("open", "full", "taken"):
+        (tmp_path / name).mkdir(mode=0o700)
+    (tmp_path / "open").chmod(0o755)
+    (tmp_path / "full" / "letter").touch()
+    (tmp_path / "taken" / "ca.db").touch()  # records that nobody here wrote
+    for name, why in (("open", "chmod 700"), ("full", "letter"), ("taken", "ca.db")):
+        before = sorted((tmp_path / name).iterdir())
+        with pytest.raises(ConfigurationError, match=why):
+            made(name)
+        assert sorted((tmp_path / name).iterdir()) == before
+    with pytest.raises(ConfigurationError, match="at least 8 bytes"):
+        made("new", b"short")
+    assert not (tmp_path / "new").exists()
+    made("new")
+
+
+def test_no_keys_are_rotated_where_no_ca_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        rotate_issuer(
+            tmp_path / "nowhere", root_passphrase=ROOT_PASSPHRASE, passphrase=PASSPHRASE, now=NOW
+        )
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_new_issuer_signs_and_the_old_certificates_stay_good(folder: Path) -> None:
     with open_ca(folder, PASSPHRASE, now=NOW) as ca:
         entry = ca.create_entry(NewEntry("/ledger"), now=NOW)

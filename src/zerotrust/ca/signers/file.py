@@ -85,10 +85,7 @@ def seal_key(
     cost: Cost | None = None,
 ) -> str:
     """Write the key to `path` and return its id (RFC 7638 thumbprint)."""
-    if len(passphrase) < MIN_PASSPHRASE_BYTES:
-        raise ConfigurationError(
-            f"a passphrase has at least {MIN_PASSPHRASE_BYTES} bytes", Reason.PASSPHRASE
-        )
+    require_passphrase(passphrase)
     cost, key_id = cost or Cost(), PublicJwk.from_key(key.public_key()).thumbprint
     header = _canonical(
         {
@@ -134,6 +131,14 @@ def open_key(
     if PublicJwk.from_key(key.public_key()).thumbprint != parameters["key"]:
         raise _broken(path, "its key is not the one the header names")
     return key
+
+
+def require_passphrase(passphrase: bytes) -> None:
+    """Raise ConfigurationError(PASSPHRASE) for one that is too short to seal with."""
+    if len(passphrase) < MIN_PASSPHRASE_BYTES:
+        raise ConfigurationError(
+            f"a passphrase has at least {MIN_PASSPHRASE_BYTES} bytes", Reason.PASSPHRASE
+        )
 
 
 def write_whole(path: Path, data: bytes) -> None:
