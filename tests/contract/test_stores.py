@@ -145,6 +145,13 @@ def test_a_conflict_harms_no_other_change_of_its_commit(store: Store) -> None:
     assert len(store.read(Entries())) == 51
 
 
+def test_a_change_that_cannot_be_written_ends_no_other(store: Store) -> None:
+    with pytest.raises(StoreUnavailable):
+        put(store, DeleteEntry("\ud800", 1.0))  # no text that SQLite could hold
+    put(store, AddEntry(ENTRY))
+    assert store.read(EntryOf("e1")) == ENTRY
+
+
 def test_records_survive_a_restart(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "records.db")
     put(store, AddEntry(ENTRY))

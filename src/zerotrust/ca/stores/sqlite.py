@@ -169,6 +169,9 @@ class SqliteStore:
                 outcomes = self._together(wanted, _attempt)
         except sqlite3.Error as exc:
             outcomes = [StoreUnavailable(f"the records cannot be written: {exc}")] * len(changes)
+        except Exception as exc:  # noqa: BLE001 - without this thread nobody is answered again
+            detail = f"the records cannot be written: {type(exc).__name__}"
+            outcomes = [StoreUnavailable(detail)] * len(changes)
         for (_, done), outcome in zip(changes, outcomes, strict=True):
             if outcome is None:
                 done.set_result(None)
