@@ -105,11 +105,16 @@ class _Calls:
         return _Outgoing(expected, url, headers, covered)
 
     def _signed(
-        self, request: Any, outgoing: _Outgoing, generation: Generation[Any], mode: Mode
+        self,
+        request: Any,
+        outgoing: _Outgoing,
+        generation: Generation[Any],
+        mode: Mode,
+        at: float,
     ) -> Any:
         """Return the core's request, with credentials for the peer of this generation."""
         expected, url, headers, covered = outgoing
-        signed = credentials(generation.tokens, mode, expected, request, covered, now())
+        signed = credentials(generation.tokens, mode, expected, request, covered, at)
         return self.core.Request(
             request.method,
             url,
@@ -204,11 +209,12 @@ class Carrier(_Calls, Generic[Request, Response]):
 
     def _send(self, request: Any, mode: Mode) -> Any:
         outgoing = self._judge(request)
-        generation, over = self._generations.lease(outgoing.expected, now())
+        at = now()
+        generation, over = self._generations.lease(outgoing.expected, at)
         try:
             for pool in over:
                 pool.close()
-            signed = self._signed(request, outgoing, generation, mode)
+            signed = self._signed(request, outgoing, generation, mode, at)
             answer = generation.pool.handle_request(signed)
         except BaseException as exc:
             self.release(generation)
@@ -280,11 +286,12 @@ class AsyncCarrier(_Calls, Generic[Request, Response]):
 
     async def _send(self, request: Any, mode: Mode) -> Any:
         outgoing = self._judge(request)
-        generation, over = self._generations.lease(outgoing.expected, now())
+        at = now()
+        generation, over = self._generations.lease(outgoing.expected, at)
         try:
             for pool in over:
                 await pool.aclose()
-            signed = self._signed(request, outgoing, generation, mode)
+            signed = self._signed(request, outgoing, generation, mode, at)
             answer = await generation.pool.handle_async_request(signed)
         except BaseException as exc:
             await self.release(generation)

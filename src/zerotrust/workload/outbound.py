@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from collections.abc import Collection, Iterable, Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any, Final
 
 from zerotrust.core.errors import (
@@ -33,7 +33,7 @@ from zerotrust.core.spiffe.ids import SpiffeId
 from zerotrust.core.tokens.profile import TXN_HEADER, WIT_HEADER, WPT_HEADER
 from zerotrust.workload.tls.context import SnapshotSource
 from zerotrust.workload.tls.peer import HandshakeRefused
-from zerotrust.workload.token_source import TokenSource
+from zerotrust.workload.token_source import TokenSource, encoded
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -89,19 +89,18 @@ def parse_cover(cover: Collection[str]) -> frozenset[bytes]:
 
 
 def own_headers(
-    raw: Iterable[tuple[bytes, bytes]], cover: frozenset[bytes]
+    raw: RawHeaders, cover: frozenset[bytes]
 ) -> tuple[RawHeaders, dict[str, str] | None]:
     """Return the application's headers less any WIT, and those that the proof covers."""
-    fields = list(raw)
-    names = [name.lower() for name, _ in fields]
+    names = [name.lower() for name, _ in raw]
     if b"authorization" in names:
         raise UnsafeSetting(
             "Authorization carries the workload's proof; put the user's token into another "
             "header and name it in cover="
         )
     if b"workload-identity-token" in names:
-        fields = [f for f in fields if f[0].lower() != b"workload-identity-token"]
-    return fields, _covered(fields, cover) if cover else None
+        raw = [f for f in raw if f[0].lower() != b"workload-identity-token"]
+    return raw, _covered(raw, cover) if cover else None
 
 
 def credentials(
@@ -117,18 +116,18 @@ def credentials(
     Of the request (httpx's) a proof reads method and URL as they are on the wire.
     """
     if mode is Mode.BOUND:
-        pairs = tokens.bound(audience, now, cover=covered)
-    else:
-        target = request.url.raw_path
-        uri = b"https://" + request.url.netloc + target.partition(b"?")[0]
-        pairs = tokens.proof(
+        return tokens.bound_fields(audience, now, cover=covered)
+    target = request.url.raw_path
+    uri = b"https://" + request.url.netloc + target.partition(b"?")[0]
+    return encoded(
+        tokens.proof(
             target_uri=uri.decode("ascii"),
             method=request.method,
             target=target,
             now=now,
             cover=covered,
         )
-    return [(name.encode("ascii"), value.encode("ascii")) for name, value in pairs]
+    )
 
 
 def require_same_peer(extensions: MutableMapping[str, Any], expected: SpiffeId) -> None:

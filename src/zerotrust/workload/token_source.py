@@ -26,12 +26,14 @@ PROOF_SECONDS: Final = 30
 MAX_ENTRIES: Final = 1024
 
 Headers = tuple[tuple[str, str], ...]
+Fields = list[tuple[bytes, bytes]]  # the same, as on the wire
 
 _JTI_BYTES: Final = 16
 
 
 class _Minted(NamedTuple):
     headers: Headers
+    fields: Fields
     renew_at: float
 
 
@@ -53,12 +55,13 @@ class TokenSource:
         `cover` maps lower-case header names to the values that the token must vouch for. Raises
         IdentityUnavailable without a WIT, or once the WIT or the certificate is over.
         """
-        key = (audience, tuple(cover.items()) if cover else ())
-        minted = self._bound.get(key)
-        if minted is None or now >= minted.renew_at:
-            minted = self._mint(audience, now, cover)
-            self._keep(key, minted)
-        return minted.headers
+        return self._fresh(audience, now, cover).headers
+
+    def bound_fields(
+        self, audience: SpiffeId, now: float, *, cover: Mapping[str, str] | None = None
+    ) -> Fields:
+        """Return what `bound` does, encoded once for all calls; not to be changed."""
+        return self._fresh(audience, now, cover).fields
 
     def proof(
         self,
@@ -88,6 +91,14 @@ class TokenSource:
         )
         return _headers(wit, token)
 
+    def _fresh(self, audience: SpiffeId, now: float, cover: Mapping[str, str] | None) -> _Minted:
+        key = (audience, tuple(cover.items()) if cover else ())
+        minted = self._bound.get(key)
+        if minted is None or now >= minted.renew_at:
+            minted = self._mint(audience, now, cover)
+            self._keep(key, minted)
+        return minted
+
     def _mint(self, audience: SpiffeId, now: float, cover: Mapping[str, str] | None) -> _Minted:
         wit = self._wit()
         expires_at = self._end(wit, now, BOUND_SECONDS)
@@ -100,7 +111,8 @@ class TokenSource:
             jti=_jti(),
             other_tokens=cover or None,
         )
-        return _Minted(_headers(wit, token), now + (expires_at - now) / 2)
+        headers = _headers(wit, token)
+        return _Minted(headers, encoded(headers), now + (expires_at - now) / 2)
 
     def _wit(self) -> WitCredential:
         if self.snapshot.wit is None:
@@ -123,6 +135,11 @@ class TokenSource:
         if len(self._bound) >= MAX_ENTRIES and key not in self._bound:
             self._bound = {}  # rare, and cheaper than an order kept on every warm read
         self._bound[key] = minted
+
+
+def encoded(headers: Headers) -> Fields:
+    """Return header pairs as they go on the wire."""
+    return [(name.encode("ascii"), value.encode("ascii")) for name, value in headers]
 
 
 def _headers(wit: WitCredential, token: str) -> Headers:
