@@ -21,7 +21,7 @@ from zerotrust.asgi.limits import Limits
 
 Refused = Callable[[str, BaseException], None]
 
-_ACCEPTS: Final = 64  # connections taken in one turn of the loop
+_ACCEPTS: Final = 4  # connections taken in one turn of the loop: more would make served calls wait
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _REST_SECONDS: Final = 1.0
 
