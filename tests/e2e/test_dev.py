@@ -123,6 +123,18 @@ def test_the_page_and_the_ignore_file_of_the_repository_outlive_down(
     assert sorted(path.name for path in folder.iterdir()) == [".gitignore", "README.md"]
 
 
+def test_down_ends_the_ca_and_leaves_a_file_that_somebody_put_beside_it(
+    run: Run, tmp_path: Path
+) -> None:
+    up(run)
+    pid, folder = pid_of(run), tmp_path / "certs-dev"
+    (folder / "note.txt").write_text("mine\n")
+    done = run("dev", "down")
+    assert done.returncode == 0, done.stderr
+    wait_for_end(pid)
+    assert [path.name for path in folder.iterdir()] == ["note.txt"]
+
+
 def test_a_second_up_adds_what_is_missing_and_nothing_else(run: Run) -> None:
     first = up(run, "--workload", "web")
     second = up(run, "--workload", "web", "--workload", "ledger")

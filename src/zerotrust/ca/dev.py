@@ -103,11 +103,11 @@ def down(directory: Path) -> bool:
         return False
     if not any((directory / name).exists() for name in _OURS):
         return False
-    _own(directory)
+    _require_own(directory)
     with _alone(directory):
         _stop(directory)
         _clear(directory)
-        with contextlib.suppress(OSError):  # the page that explains it may be there
+        with contextlib.suppress(OSError):  # what somebody else put there stays
             directory.rmdir()
     return True
 
@@ -238,13 +238,17 @@ def _own(directory: Path) -> None:
     except OSError as exc:
         detail = f"{directory} cannot be made: {exc.strerror}"
         raise ConfigurationError(detail, Reason.FILE_ACCESS) from exc
-    if directory.is_symlink() or directory.lstat().st_uid != os.geteuid():
-        raise UnsafeSetting(f"{directory} is a link, or not yours: name another one with --dir")
+    _require_own(directory)
     if not all(path.name in _COMMITTED or _is_ours(path) for path in directory.iterdir()):
         raise ConfigurationError(
             f"{directory} holds other files; name an empty folder with --dir", Reason.FILE_ACCESS
         )
     directory.chmod(0o700)
+
+
+def _require_own(directory: Path) -> None:
+    if directory.is_symlink() or directory.lstat().st_uid != os.geteuid():
+        raise UnsafeSetting(f"{directory} is a link, or not yours: name another one with --dir")
 
 
 @contextlib.contextmanager
