@@ -124,11 +124,30 @@ def test_one_store_has_one_ca(run: Run, ca: subprocess.Popen[bytes]) -> None:
 
 
 def test_an_entry_of_another_trust_domain_is_refused_and_not_kept(
-    run: Run, ca: subprocess.Popen[bytes]
+    run: Run, ca: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     done = run("entry", "create", "spiffe://example.net/web")
-    assert (done.returncode, "ZT6006" in done.stderr) == (1, True)
+    assert (done.returncode, done.stderr.count("ZT6006")) == (1, 2)  # the error and its help
     assert json.loads(run("entry", "list", "--json").stdout)["entries"] == []
+    log = (tmp_path / "ca.log").read_text()
+    assert "another trust domain" in log
+    assert "created entry" not in log, "not even for a moment"
+
+
+def test_a_refusal_over_the_admin_socket_keeps_its_reason(
+    run: Run, ca: subprocess.Popen[bytes]
+) -> None:
+    run("entry", "create", "spiffe://example.org/web")
+    again = run("entry", "create", "spiffe://example.org/web", "--json")
+    error = json.loads(again.stderr)["error"]
+    assert error == {
+        "code": "ZT6006",
+        "reason": "issuance.entry",
+        "detail": "spiffe://example.org/web is registered, or was a moment ago",
+    }
+    where = ("--address", "nowhere", "--out", "token")
+    nowhere = run("token", "create", "spiffe://example.org/web", *where, "--json")
+    assert json.loads(nowhere.stderr)["error"]["code"] == "ZT1107"
 
 
 def test_a_token_needs_an_entry_and_a_new_file(

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from support.issuing import Asker, make_ca
+from support.issuing import DOMAIN, Asker, make_ca
 from zerotrust import clock
 from zerotrust.audit import AuditEvent, AuditLog
 from zerotrust.ca.admin import AdminClient
-from zerotrust.ca.authority.entries import NewEntry
+from zerotrust.ca.authority.entries import NewEntry, RegistrationEntry
 from zerotrust.ca.limits import Rates
 from zerotrust.ca.server import Listeners, Running
+from zerotrust.ca.stores import AddEntry
 from zerotrust.core.enrolment import Issued, Published, parse_address
 from zerotrust.core.errors import ConfigurationError, NotEntitled, RequestRefused, UnsafeSetting
 from zerotrust.workload.sources.ca import open_source
@@ -266,6 +267,23 @@ def test_the_operator_is_told_why(served: Served) -> None:
     assert served.admin.entries() == ()
     acts = [event for event in served.lines.events if event.kind == "ca.admin"]
     assert [act.peer for act in acts] == [f"uid:{os.geteuid()}"] * 2
+
+
+def test_an_operator_lists_more_entries_than_one_answer_to_a_workload_holds(
+    served: Served,
+) -> None:
+    names = tuple(f"{'n' * 60}{number}.{'m' * 60}.{'l' * 60}" for number in range(16))
+    changes = [
+        AddEntry(
+            RegistrationEntry(
+                f"{number:032x}", DOMAIN.id(f"/web{number}"), (), names, 60.0, None, 1.0
+            )
+        )
+        for number in range(800)
+    ]
+    for done in [served.ca.store.apply(change) for change in changes]:
+        done.result(10)
+    assert len(served.admin.entries()) == 800
 
 
 def test_the_admin_socket_is_ours_alone(served: Served) -> None:

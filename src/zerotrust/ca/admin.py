@@ -25,7 +25,7 @@ from zerotrust.audit import AuditEvent, AuditLog
 from zerotrust.ca.app import UID, Arrival, Routes
 from zerotrust.ca.authority.entries import NewEntry, RegistrationEntry
 from zerotrust.ca.service import TOKEN_TTL
-from zerotrust.core.enrolment import MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, MEDIA_TYPE, JoinToken
+from zerotrust.core.enrolment import MAX_REQUEST_BYTES, MEDIA_TYPE, JoinToken
 from zerotrust.core.errors import (
     ConfigurationError,
     IssuanceError,
@@ -46,6 +46,7 @@ ENTRIES_PATH: Final = "/v1/admin/entries"
 DELETE_PATH: Final = "/v1/admin/entries/delete"
 TOKENS_PATH: Final = "/v1/admin/tokens"
 _TIMEOUT: Final = 10.0
+_MAX_LIST_BYTES: Final = 64 * 1024 * 1024  # some 200,000 entries, from our own user's socket
 _OK: Final = 200
 _KEY_DIGEST_HEX: Final = 64
 
@@ -172,16 +173,16 @@ class AdminClient:
             headers = {"content-type": MEDIA_TYPE} if body is not None else {}
             connection.request(method, path, body, headers)
             response = connection.getresponse()
-            answer = response.read(MAX_ANSWER_BYTES + 1)
+            answer = response.read(_MAX_LIST_BYTES + 1)
         except OSError as exc:
             raise ConfigurationError(
                 f"no CA answers at {self._path}: {exc.strerror or exc}", Reason.FILE_ACCESS
             ) from exc
         finally:
             connection.close()
-        members = parse_json_object(answer, max_bytes=MAX_ANSWER_BYTES, max_members=1_000_000)
+        members = parse_json_object(answer, max_bytes=_MAX_LIST_BYTES, max_members=1_000_000)
         if response.status != _OK:
-            raise RequestRefused(Reason.ENTRY, str(members.get("detail", members.get("title"))))
+            raise _refusal(members)
         return members
 
 
@@ -262,6 +263,12 @@ def _members(entry: RegistrationEntry) -> dict[str, Any]:
         "wit_ttl": entry.wit_ttl,
         "created_at": entry.created_at,
     }
+
+
+def _refusal(members: Mapping[str, Any]) -> RequestRefused:
+    known = {str(reason): reason for reason in Reason}
+    reason = known.get(str(members.get("reason")), Reason.ENTRY)
+    return RequestRefused(reason, str(members.get("detail", members.get("title"))))
 
 
 def _entry(members: Mapping[str, Any]) -> RegistrationEntry:

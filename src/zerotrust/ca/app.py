@@ -154,7 +154,7 @@ class Gate:
             "id": refusal,
         }
         if self._open_detail:
-            problem["detail"] = str(error)
+            problem |= {"reason": str(error.reason), "detail": error.detail}
         headers = [
             (b"content-type", b"application/problem+json"),
             (b"cache-control", b"no-store"),

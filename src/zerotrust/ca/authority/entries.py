@@ -18,9 +18,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from zerotrust.core.errors import Reason, RequestRefused
+from zerotrust.core.spiffe.ids import SpiffeId
 
 if TYPE_CHECKING:
-    from zerotrust.core.spiffe.ids import SpiffeId, TrustDomain
+    from zerotrust.core.spiffe.ids import TrustDomain
 
 SVID_SUFFIX: Final = "svid.internal"
 RESERVED_SEGMENT: Final = "zerotrust"
@@ -38,7 +39,9 @@ _SELECTOR: Final = re.compile(r"[a-z][a-z0-9_]{0,31}(:[A-Za-z0-9._/@+=-]{1,255})
 
 @dataclass(frozen=True, slots=True)
 class NewEntry:
-    """What an operator asks for. `ttl` and `wit_ttl` are seconds; `path` is `/ledger`.
+    """What an operator asks for. `ttl` and `wit_ttl` are seconds.
+
+    `path` is `/ledger`, or the whole ID: then it has to be of this CA's trust domain.
 
     Without selectors the entry is reached by a join token only.
     """
@@ -69,7 +72,7 @@ def register(
     """Turn a request into an entry (`random`: 16 bytes); raise BadSpiffeId or RequestRefused."""
     entry = RegistrationEntry(
         random.hex(),
-        trust_domain.id(new.path),
+        _named(new.path, trust_domain),
         tuple(sorted(set(new.selectors))),
         tuple(sorted(set(new.dns_names))),
         new.ttl,
@@ -83,7 +86,7 @@ def register(
 def require_sound(entry: RegistrationEntry, *, trust_domain: TrustDomain, dev: bool) -> None:
     """Raise RequestRefused(ENTRY) unless every rule on entries holds."""
     if entry.spiffe_id.trust_domain != trust_domain:
-        raise _refused("the identity is of another trust domain")
+        raise _refused(f"{entry.spiffe_id} is of another trust domain: this CA is {trust_domain}'s")
     if entry.spiffe_id.segments[0].lower() == RESERVED_SEGMENT:
         raise _refused(f"/{RESERVED_SEGMENT}/ is the CA's own")
     least = MIN_DEV_TTL if dev else MIN_TTL
@@ -120,6 +123,10 @@ def dns_of(spiffe_id: SpiffeId) -> str:
     """
     digest = hashlib.sha256(str(spiffe_id).encode()).digest()
     return f"{base64.b32encode(digest).decode().rstrip('=').lower()}.{SVID_SUFFIX}"
+
+
+def _named(path: str, trust_domain: TrustDomain) -> SpiffeId:
+    return SpiffeId.parse(path) if path.startswith("spiffe:") else trust_domain.id(path)
 
 
 def _refused(detail: str) -> RequestRefused:
