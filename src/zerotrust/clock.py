@@ -20,6 +20,10 @@ _ANCHOR_SECONDS: Final = 1.0  # how often the two clocks are held against each o
 class Clock:
     """Wall-clock seconds that never go back by more than SKEW."""
 
+    _anchor: tuple[float, float]  # both clocks at one moment
+    _told: float  # the latest moment that was told
+    _anchored_until: float  # then the two are compared again
+
     def __init__(
         self,
         wall: Callable[[], float] = time.time,  # noqa: TID251 - the one reader

@@ -156,11 +156,10 @@ class Protected:
             return False
         if guard is exchange.guard:
             return True
-        allowed, method, path = exchange.allowed, exchange.method, exchange.path
-        if not guard.still_allows(connection.peer, allowed, method, path, now):
-            return False
+        connection.memo.forget()  # it would keep the old guard alive for as long as the stream
+        what = exchange.allowed, exchange.method, exchange.path
         connection.exchange = replace(exchange, guard=guard)
-        return True
+        return guard.still_allows(connection.peer, *what, now)
 
     def _recall(self, scope: Scope) -> Scope | None:
         """Return the scope to run when exactly this call was allowed before, else None."""

@@ -55,7 +55,8 @@ from zerotrust.core.tokens.fields import (
 from zerotrust.core.tokens.wit import WorkloadIdentityToken, verify_wit
 from zerotrust.core.tokens.wpt import WorkloadProofToken, verify_wpt
 
-MAX_REMEMBERED_TOKENS: Final = 4_096  # some 3 KB each
+MAX_REMEMBERED_TOKENS: Final = 4_096  # identity tokens, and callers with proofs
+MAX_REMEMBERED_PROOFS: Final = 8  # of one identity token
 MAX_REMEMBERED_PEERS: Final = 10_000
 
 
@@ -175,7 +176,8 @@ class Guard:
         self.watched: Final = WATCHED_FIELDS | self._covered
         self._peers: dict[tuple[bytes, ...], VerifiedSvid] = {}
         self._identities: dict[str, WorkloadIdentityToken] = {}
-        self._proofs: dict[tuple[str, str], WorkloadProofToken] = {}
+        # by identity token, so that a caller who mints without end pushes out only its own
+        self._proofs: dict[str, dict[str, WorkloadProofToken]] = {}
 
     def decide(self, call: Call, now: float) -> Allowed | Refused | NeedsClaim:
         """Run the steps; never raises: what nobody foresaw is a refusal too."""
@@ -233,8 +235,8 @@ class Guard:
             return Allowed(None, open_route, peer.expires_at)
         # 4. Identity token and proof token (draft-ietf-wimse-workload-creds, draft-ietf-wimse-
         # wpt-02).
-        wit, wit_text = self._require_identity(fields, peer, now)
-        wpt, uris = self._require_proof(fields, wit, wit_text, target, now)
+        wit = self._require_identity(fields, peer, now)
+        wpt, uris = self._require_proof(fields, wit, target, now)
         # 5. Binding: which mode the verified claims prove, for this connection and this call.
         mode = prove_mode(
             wpt,
@@ -288,7 +290,7 @@ class Guard:
 
     def _require_identity(
         self, fields: dict[bytes, bytes], peer: VerifiedSvid, now: float
-    ) -> tuple[WorkloadIdentityToken, str]:
+    ) -> WorkloadIdentityToken:
         text = read_identity_field(fields.get(IDENTITY_FIELD))
         wit = self._identities.get(text)
         if wit is None:
@@ -302,13 +304,12 @@ class Guard:
             raise TokenRejected(
                 Reason.TOKEN_BINDING, f"token of {wit.subject} over the connection of {peer.id}"
             )
-        return wit, text
+        return wit
 
     def _require_proof(
         self,
         fields: dict[bytes, bytes],
         wit: WorkloadIdentityToken,
-        wit_text: str,
         target: Target,
         now: float,
     ) -> tuple[WorkloadProofToken, tuple[str, ...]]:
@@ -320,7 +321,8 @@ class Guard:
         }
         txn = fields.get(TXN_FIELD)
         plain = not others and txn is None
-        if plain and (known := self._proofs.get((wit_text, text))) is not None:
+        mine = self._proofs.get(wit.hash, {})
+        if plain and (known := mine.get(text)) is not None:
             if now >= known.expires_at:
                 raise TokenRejected(
                     Reason.TOKEN_EXPIRED, f"the proof token ended at {known.expires_at}"
@@ -336,7 +338,9 @@ class Guard:
             other_tokens=others,
         )
         if plain and wpt.audience == str(self.own_id):
-            _remember(self._proofs, (wit_text, text), wpt, MAX_REMEMBERED_TOKENS)
+            _remember(mine, text, wpt, MAX_REMEMBERED_PROOFS)
+            if len(mine) == 1:
+                _remember(self._proofs, wit.hash, mine, MAX_REMEMBERED_TOKENS)
         return wpt, uris
 
     def _ask_claim(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -372,23 +371,29 @@ def test_a_decision_that_names_no_rule_or_no_route_allows_nothing(
     assert reason(gate.decide(call(), NOW)) is Reason.RULE_NONE
 
 
-@pytest.mark.parametrize(
-    ("limit", "cache", "fill"),
-    [
-        ("MAX_REMEMBERED_TOKENS", "_identities", lambda: call(wpt=None)),
-        ("MAX_REMEMBERED_TOKENS", "_proofs", lambda: call(wpt=M.bound())),
-    ],
-)
-def test_what_is_remembered_is_bounded(
-    monkeypatch: pytest.MonkeyPatch, limit: str, cache: str, fill: Callable[[], Call]
-) -> None:
-    monkeypatch.setattr(module, limit, 3)
+def test_identity_tokens_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_REMEMBERED_TOKENS", 3)
     gate = guard()
     for _ in range(5):
         wit = CA.wit("web", M.key)
         headers = [(n.lower(), v) for n, v in M.call(wit=wit).request.headers]
-        assert isinstance(gate.decide(replace(fill(), headers=headers), NOW), Allowed)
-    assert len(getattr(gate, cache)) == 3
+        assert isinstance(gate.decide(call(headers=headers), NOW), Allowed)
+    assert len(gate._identities) == len(gate._proofs) == 3
+
+
+def test_a_caller_that_mints_without_end_pushes_out_only_its_own_proofs() -> None:
+    gate = guard()
+    other = CA.snapshot("web", bundles=BUNDLES)
+    material = Material(**{**vars(M), "honest": other})
+    headers = [(n.lower(), v) for n, v in material.call().request.headers]
+    peer = verify_x509_svid(other.svid.chain_der, BUNDLES, NOW)
+    assert isinstance(gate.decide(call(headers=headers, peer=peer), NOW), Allowed)
+    for _ in range(module.MAX_REMEMBERED_PROOFS + 3):
+        assert isinstance(gate.decide(call(), NOW), Allowed)
+    assert sorted(len(proofs) for proofs in gate._proofs.values()) == [
+        1,
+        module.MAX_REMEMBERED_PROOFS,
+    ]
 
 
 def test_remembering_a_route_again_replaces_what_was_remembered() -> None:
