@@ -365,6 +365,20 @@ def test_when_the_parent_is_gone_the_last_snapshot_stays_and_an_alarm_is_raised(
         assert alarms[0][0] == "identity.renewal_failed"
 
 
+def test_workers_that_crash_and_come_again_hold_nothing_in_their_parent() -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - links that go while they are read
+
+    with SnapshotFeed(FixedIdentity(CA.snapshot("web"))) as feed:
+        before = descriptors()
+        for _ in range(20):
+            with socket.socket(socket.AF_UNIX) as crashing:
+                crashing.settimeout(5)
+                crashing.connect(str(feed.path))
+                assert crashing.recv(4)
+        assert descriptors() <= before + 3
+
+
 def test_without_a_parent_there_is_no_identity(tmp_path: Path) -> None:
     with pytest.raises(NotYetIssued, match="does not answer"):
         worker.open_source(str(tmp_path / "feed"), dev=False).fetch(None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import selectors
 import shutil
 import socket
@@ -105,9 +106,18 @@ class SnapshotFeed:
                 worker.close()
                 return
             worker.settimeout(SOCKET_SECONDS)
+            self._drop_gone()  # workers that crash and come again hold no descriptor each time
             self._workers.append(worker)
             if self._sent is not None:
                 self._give(worker, encode_frame(self._sent))
+
+    def _drop_gone(self) -> None:
+        for worker in tuple(self._workers):
+            poll = select.poll()
+            poll.register(worker, select.POLLRDHUP)
+            if poll.poll(0):
+                self._workers.remove(worker)
+                worker.close()
 
     def _push(self) -> None:
         try:
