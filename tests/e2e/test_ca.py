@@ -16,6 +16,7 @@ from zerotrust.ca.admin import AdminClient
 from zerotrust.ca.authority.entries import NewEntry, RegistrationEntry
 from zerotrust.ca.limits import Rates
 from zerotrust.ca.server import Listeners, Running
+from zerotrust.ca.service import CaSettings
 from zerotrust.ca.stores import AddEntry
 from zerotrust.core.enrolment import Issued, Published, parse_address
 from zerotrust.core.errors import ConfigurationError, NotEntitled, RequestRefused, UnsafeSetting
@@ -301,6 +302,26 @@ def test_no_admin_socket_in_an_open_folder(tmp_path: Path) -> None:
         Running(ca, listeners),
     ):
         pass
+
+
+@pytest.mark.parametrize("asked", ["0.0.0.0:0", "[::]:0", ":0", "localhost"])
+def test_an_address_that_reaches_nobody_needs_a_name(asked: str, tmp_path: Path) -> None:
+    with (
+        make_ca(tmp_path / "ca", now=clock.now(), dev=False) as ca,
+        pytest.raises(ConfigurationError, match=r"--host|no host:port"),
+        Running(ca, Listeners(asked, "localhost:0")),
+    ):
+        pass
+
+
+def test_a_name_makes_every_address_reachable(tmp_path: Path) -> None:
+    settings = CaSettings(hosts=("ca.example.org",))
+    with (
+        make_ca(tmp_path / "ca", now=clock.now(), dev=False, settings=settings) as ca,
+        Running(ca, Listeners("0.0.0.0:0", "localhost:0")) as running,
+    ):
+        port = running.bootstrap.rpartition(":")[2]
+        assert ca.enrol_address == f"ca.example.org:{port}"
 
 
 def test_a_dev_ca_stays_on_this_machine(tmp_path: Path) -> None:

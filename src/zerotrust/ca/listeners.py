@@ -210,8 +210,8 @@ class _Local(_Impatient):
 def bound(address: str) -> Iterator[socket.socket]:
     """Bind a TCP socket to `host:port` for the `with` block; raise ConfigurationError."""
     host, _, port = address.rpartition(":")
-    if not port.isdigit():
-        raise ConfigurationError(f"{address} is no host:port")
+    if not (host and port.isdigit()):
+        raise ConfigurationError(f"{address!a} is no host:port, such as 127.0.0.1:8441")
     with bind("127.0.0.1" if host == "localhost" else host.strip("[]"), int(port)) as sock:
         yield sock
 

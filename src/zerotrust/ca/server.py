@@ -37,6 +37,7 @@ from zerotrust.ca.app import Gate, Offices, Routes
 from zerotrust.ca.identity import OwnIdentity
 from zerotrust.ca.listeners import MutualServer, TlsServer, UnixServer, bound, unix_socket
 from zerotrust.core.enrolment import parse_address
+from zerotrust.core.errors import ConfigurationError
 from zerotrust.core.policy.syntax import parse_policy
 from zerotrust.core.request import Authorities
 from zerotrust.workload.identity import WorkloadIdentity
@@ -158,7 +159,9 @@ class _Service:
             self._ca.renew_address = self._reached(self.addresses[1])
             identity = stack.enter_context(WorkloadIdentity(OwnIdentity(self._ca)))
             for address in self.addresses:
-                require_servable(identity.current, parse_address(address)[0])
+                host = parse_address(address)[0]
+                require_servable(identity.current, host)
+                _require_reachable(host, self._ca.settings.hosts)
             self._make(stack, identity, bootstrap, mtls)
             yield
 
@@ -295,6 +298,15 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _require_reachable(host: str, hosts: Collection[str]) -> None:
+    """Raise ConfigurationError where join tokens and answers would name an address of nobody."""
+    if not hosts and host in {"0.0.0.0", "::"}:  # noqa: S104 - refused
+        raise ConfigurationError(
+            f"{host} is no address to send workloads to: say with --host by which name they reach "
+            "this CA"
+        )
 
 
 def _address(asked: str, sock: socket.socket) -> str:
