@@ -149,7 +149,7 @@ def test_what_the_policy_allows_is_reached(served: Served, web: Peer) -> None:
 )
 def test_no_route_answers_without_a_token(web: Peer, method: str, target: str) -> None:
     preflight = [("Origin", "https://a.example"), ("Access-Control-Request-Method", "POST")]
-    answer = web.ask(target, preflight, method=method)
+    answer = web.ask(target, [*preflight, ("connection", "close")], method=method)
     assert answer.status == 401
     assert answer.headers["content-type"] == "application/problem+json"
     assert "access-control-allow-origin" not in answer.headers
