@@ -12,7 +12,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AttributeOID, NameOID
 
 from support.issuing import DOMAIN, NOW, make_csr
+from zerotrust.ca.attestors.unix import UnixAttestor
 from zerotrust.ca.authority import csr as csr_module
+from zerotrust.ca.authority.attestation import Connection
 from zerotrust.ca.authority.authority import (
     Authority,
     Certificate,
@@ -24,8 +26,15 @@ from zerotrust.ca.authority.authority import (
 )
 from zerotrust.ca.authority.csr import verify_csr
 from zerotrust.ca.authority.entries import NewEntry, dns_of, register
-from zerotrust.ca.authority.profiles import root_profile, serial_of
-from zerotrust.core.errors import MalformedError, NotEntitled, Reason, RequestRefused
+from zerotrust.ca.authority.profiles import issuer_profile, root_profile, serial_of
+from zerotrust.core.enrolment import Evidence
+from zerotrust.core.errors import (
+    AttestationFailed,
+    MalformedError,
+    NotEntitled,
+    Reason,
+    RequestRefused,
+)
 from zerotrust.core.jose import SigningKey, b64url_decode
 
 if TYPE_CHECKING:
@@ -255,6 +264,39 @@ def test_neither_certificate_nor_wit_outlives_the_issuer(lifetime: float, lives:
     claims = json.loads(b64url_decode(issued.wit.split(".")[1]))
     ends = leaf.not_valid_after_utc.timestamp()
     assert (issued.not_after, ends, claims["exp"]) == (NOW + lives,) * 3
+
+
+@pytest.mark.parametrize(("ttl", "early"), [(3600.0, 60), (60.0, 6)])
+def test_a_leaf_begins_a_minute_or_a_tenth_of_its_life_early(ttl: float, early: int) -> None:
+    entry = register(new(ttl=ttl), trust_domain=DOMAIN, dev=False, now=NOW, random=bytes(16))
+    issued = authority().issue(
+        entry, keys(), lineage="l", parent=None, now=NOW, random=bytes(range(36))
+    )
+    leaf = x509.load_der_x509_certificate(issued.leaf)
+    assert leaf.not_valid_before_utc.timestamp() == NOW - early
+
+
+@pytest.mark.parametrize(("lifetime", "lives"), [(1000.0, 1000), (86401.0, 86400)])
+def test_an_issuing_ca_does_not_outlive_its_root(lifetime: float, lives: int) -> None:
+    profile = issuer_profile(
+        p256().public_key(),
+        root=authority(86400.0).certificate,
+        trust_domain=DOMAIN,
+        dev=False,
+        now=NOW,
+        random=b"r" * 20,
+        lifetime=lifetime,
+    )
+    issuer = profile.sign(p256(), hashes.SHA256())
+    assert issuer.not_valid_after_utc.timestamp() == NOW + lives
+
+
+def test_unix_evidence_counts_on_a_unix_socket_only() -> None:
+    evidence = Evidence("unix")
+    attested = UnixAttestor().attest(evidence, Connection("uid:1000", uid=1000), NOW)
+    assert attested.selectors == {"unix:uid:1000"}
+    with pytest.raises(AttestationFailed):
+        UnixAttestor().attest(evidence, Connection("192.0.2.1"), NOW)
 
 
 def test_an_issuing_certificate_for_another_key_is_refused() -> None:
