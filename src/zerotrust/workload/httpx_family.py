@@ -115,13 +115,11 @@ class _Calls:
         """Return the core's request, with credentials for the peer of this generation."""
         expected, url, headers, covered = outgoing
         signed = credentials(generation.tokens, mode, expected, request, covered, at)
-        return self.core.Request(
-            request.method,
-            url,
-            headers=headers + signed,
-            content=request.stream,
-            extensions=request.extensions,
+        sent = self.core.Request(
+            request.method, url, content=request.stream, extensions=request.extensions
         )
+        sent.headers = headers + signed  # bytes already; as an argument each is looked at again
+        return sent
 
     def _response(self, answer: Any, body: Any) -> Any:
         return self.library.Response(

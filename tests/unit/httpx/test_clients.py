@@ -154,3 +154,37 @@ def test_http2_without_its_package_is_said_at_once(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ConfigurationError, match="pip install h2"):
         _client(flavour, me, peer=PEER, http2=True)
+
+
+@each_flavour
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ConnectError",
+        "ConnectTimeout",
+        "LocalProtocolError",
+        "PoolTimeout",
+        "ReadError",
+        "ReadTimeout",
+        "RemoteProtocolError",
+        "UnsupportedProtocol",
+        "WriteError",
+        "WriteTimeout",
+    ],
+)
+def test_a_failure_below_is_told_as_the_librarys_error_of_the_same_name(
+    flavour: Flavour, me: FixedIdentity, name: str
+) -> None:
+    kind = "Transport" if flavour.colour == "sync" else "AsyncTransport"
+    transport = getattr(flavour.adapter, kind)(me, peer=PEER)
+    told = transport.told(getattr(transport.core, name)("why"))
+    assert (type(told), str(told)) == (getattr(flavour.module, name), "why")
+    assert isinstance(told, flavour.module.TransportError)
+
+
+@each_flavour
+def test_an_error_of_the_application_stays_what_it_is(flavour: Flavour, me: FixedIdentity) -> None:
+    kind = "Transport" if flavour.colour == "sync" else "AsyncTransport"
+    transport = getattr(flavour.adapter, kind)(me, peer=PEER)
+    for own in (ValueError("body"), flavour.module.ReadError("from upstream"), KeyboardInterrupt()):
+        assert transport.told(own) is own
