@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from zerotrust import clock
 from zerotrust.ca.authority.entries import NewEntry
 from zerotrust.ca.rotation import activate_root, drop_root, prepare_root
 from zerotrust.ca.service import init_ca, open_ca
-from zerotrust.core.enrolment import Issued, Published
+from zerotrust.core.enrolment import Issued, JoinToken, Published, ca_id, fingerprints
 from zerotrust.core.errors import (
     CertificateRejected,
+    ConfigurationError,
     Reason,
     TokenRejected,
 )
 from zerotrust.core.jose import SigningKey
 from zerotrust.core.spiffe.bundle import BundleSet, TrustBundle
+from zerotrust.probe.forge import ForgedAuthority
 from zerotrust.workload.ca_answer import Pending, Trust, believe
 from zerotrust.workload.identity import Snapshot
 from zerotrust.workload.layout import write_private
@@ -166,3 +169,54 @@ def test_pending_keys_do_not_show_and_are_not_pickled(answered: Answered) -> Non
         pickle.dumps(answered.pending)
     assert Pending.parse(answered.pending.dump()).request == answered.pending.request
     assert BundleSet([answered.trust.bundle]).of(DOMAIN) is not None
+
+
+# ---- answers of a CA that does what it should not ------------------------------------------
+
+
+def answer_for(path: str) -> Answered:
+    """Return what a CA says that names the asker `path`, certifying the very keys it sent."""
+    authority = ForgedAuthority(DOMAIN.name, now=clock.now())
+    pending = Pending.generate(ca=ca_id(DOMAIN), evidence=None, parent="")
+    svid = authority.issue(path, key=pending.key)
+    wit = authority.wit(path, pending.wit_key)
+    published = Published(authority.bundle_document(), ())
+    issued = Issued(svid.chain_der, wit, published, "localhost:8442")
+    return Answered(issued, pending, Trust(authority.bundle))
+
+
+def test_an_answer_that_makes_a_workload_the_ca_is_refused() -> None:
+    assert (
+        str(judged(answer_for("zerotrusted/ca")).svid.id) == "spiffe://example.org/zerotrusted/ca"
+    )
+    with pytest.raises(CertificateRejected) as caught:
+        judged(answer_for("zerotrust/ca"))
+    assert caught.value.reason is Reason.PEER_WRONG_TRUST_DOMAIN
+
+
+def test_a_root_that_the_statement_does_not_list_is_refused(home: Home) -> None:
+    bundle, said = home.ca.bundle, home.ca.published.anchors
+    stranger = ForgedAuthority(DOMAIN.name, now=clock.now()).root
+    wider = replace(bundle, x509_authorities=(*bundle.x509_authorities, stranger))
+    assert Trust(bundle).follow(Published(bundle.dump(), said), dev=True).bundle == bundle
+    with pytest.raises(CertificateRejected) as caught:
+        Trust(bundle).follow(Published(wider.dump(), said), dev=True)
+    assert caught.value.reason is Reason.ANCHOR_UNANNOUNCED
+
+
+def test_the_first_bundle_has_exactly_the_roots_that_the_join_token_lists(home: Home) -> None:
+    listed = fingerprints(home.ca.bundle.x509_authorities)
+    token = JoinToken("localhost:8441", ca_id(DOMAIN), listed, bytes(32))
+    assert Trust.first(home.ca.published, token, dev=True).bundle == home.ca.bundle
+    with pytest.raises(CertificateRejected) as caught:
+        Trust.first(home.ca.published, replace(token, anchors=("0" * 64,)), dev=True)
+    assert caught.value.reason is Reason.ANCHOR_UNANNOUNCED
+
+
+def test_pending_keys_of_another_kind_are_damaged() -> None:
+    pending = Pending.generate(ca=ca_id(DOMAIN), evidence=None, parent="")
+    members = json.loads(pending.dump())
+    assert Pending.parse(json.dumps(members).encode()).request == pending.request
+    members["key"] = SigningKey.generate("EdDSA").to_pem().decode()
+    with pytest.raises(ConfigurationError, match="damaged"):
+        Pending.parse(json.dumps(members).encode())
