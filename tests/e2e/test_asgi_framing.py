@@ -165,3 +165,19 @@ def test_requests_that_wait_on_one_connection_are_few() -> None:
             time.sleep(0.1)
             wire.sock.sendall(head(web, "GET /echo", []) * (MAX_PIPELINED + 1))
             assert wire.ends_within(3) is not None
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [b"GET /echo HTTP/1.1\r\nbroken\r\n\r\n", b"\x00\x01\x02 / HTTP/1.1\r\n\r\n"],
+    ids=["field without a colon", "no method"],
+)
+def test_what_cannot_be_read_is_refused_and_written_down(
+    target: Target, request_bytes: bytes
+) -> None:
+    with target.web.connect() as wire:
+        wire.sock.sendall(request_bytes)
+        assert all_of(wire).startswith(b"HTTP/1.1 400")
+    (event,) = [e for e in target.served.lines.events if e.reason == "request.unreadable"]
+    assert (event.peer, event.code) == ("spiffe://example.org/web", "ZT2011")
+    assert target.app.scopes == []

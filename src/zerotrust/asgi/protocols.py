@@ -22,7 +22,8 @@ from zerotrust.asgi.connection import PEER, TARGET, Connection
 from zerotrust.asgi.framing import FRAMINGS, Framing
 from zerotrust.asgi.limits import GRACE_SECONDS, HEADER_SECONDS, LOOK_SECONDS
 from zerotrust.asgi.problem import send_problem
-from zerotrust.core.errors import Category, ConfigurationError
+from zerotrust.audit import AuditEvent
+from zerotrust.core.errors import Category, ConfigurationError, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -130,6 +131,7 @@ class _HttpWatch(_Watch):
 
     __slots__ = ()
 
+    config: Any
     cycle: Any
     timeout_keep_alive_task: asyncio.TimerHandle | None
     ws_protocol_class: Any
@@ -145,6 +147,27 @@ class _HttpWatch(_Watch):
         if self._waiting is None or self._waiting[0] is not self.cycle:
             self._waiting = (self.cycle, now)
         return now - self._waiting[1] >= HEADER_SECONDS
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer as uvicorn does what could not be read, and write it down."""
+        self._report_unreadable()
+        super().send_400_response(msg)  # type: ignore[misc]
+
+    def _report_unreadable(self) -> str:
+        refusal_id, reason = secrets.token_hex(8), Reason.REQUEST_UNREADABLE
+        protected = getattr(self.config, "protected", None)
+        if protected is not None:
+            protected.audit.refused(
+                AuditEvent(
+                    at=clock.now(),
+                    kind="call.refused",
+                    id=refusal_id,
+                    reason=str(reason),
+                    code=reason.code,
+                    peer=self.connection.name,
+                )
+            )
+        return refusal_id
 
     def _upgrade(self, target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         """Give the WebSocket the request as it was sent; it watches the connection from here on."""
@@ -222,7 +245,7 @@ def _h11() -> type[asyncio.Protocol]:
 
         def _publish(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
             if {name for name, _ in scope["headers"]} >= FRAMINGS:
-                refusal_id = secrets.token_hex(8)
+                refusal_id = self._report_unreadable()
                 return send_problem(
                     scope, receive, send, Category.MALFORMED, refusal_id, close=True
                 )

@@ -104,6 +104,7 @@ class Reason(StrEnum):
     METHOD_INVALID = "method.invalid", "ZT2008", Category.MALFORMED
     SCOPE_UNKNOWN = "scope.unknown", "ZT2009", Category.MALFORMED
     HEADER_INVALID = "header.invalid", "ZT2010", Category.MALFORMED
+    REQUEST_UNREADABLE = "request.unreadable", "ZT2011", Category.MALFORMED
     # 3xxx: the peer's certificate
     PEER_NONE = "peer.none", "ZT3001", Category.UNAUTHENTICATED
     PEER_UNTRUSTED = "peer.untrusted", "ZT3002", Category.UNAUTHENTICATED
