@@ -55,6 +55,9 @@ def test_covered_headers_are_picked_once_each() -> None:
     cover = frozenset({b"x-user-token"})
     once = [(b"X-User-Token", b"u")]
     assert own_headers(once, cover) == (once, {"x-user-token": "u"})
+    other = [(b"accept", b"*/*")]
+    assert own_headers(other, cover) == (other, None)
+    assert own_headers([*other, *once], cover)[1] == {"x-user-token": "u"}
     with pytest.raises(RequestRejected) as refused:
         own_headers([*once, (b"x-user-token", b"v")], cover)
     assert refused.value.reason is Reason.HEADER_DUPLICATE
@@ -65,6 +68,7 @@ def test_a_call_stays_with_the_peer_it_was_meant_for() -> None:
     extensions: dict[str, object] = {"timeout": {}}
     require_same_peer(extensions, orders)
     require_same_peer(dict(extensions), orders)
+    require_same_peer(dict(extensions), SpiffeId.parse(str(orders)))
     with pytest.raises(CertificateRejected) as refused:
         require_same_peer(dict(extensions), ledger)
     assert refused.value.reason is Reason.PEER_UNEXPECTED
@@ -86,6 +90,7 @@ def test_only_a_short_problem_document_may_ask_for_more(
     status: int, changes: dict[str, str]
 ) -> None:
     assert may_ask(401, PROBLEM)
+    assert may_ask(403, {**PROBLEM, "content-length": "4096"})
     assert not may_ask(status, {**PROBLEM, **changes})
 
 
@@ -148,3 +153,4 @@ def test_a_broken_connection_is_no_identity_failure() -> None:
     broken = _wrapped(ConnectionResetError())
     broken.__context__ = CertificateRejected(Reason.PEER_EXPIRED)  # an earlier, handled failure
     assert identity_failure(broken) is None
+    assert identity_failure(ConnectionResetError(104, "reset by peer")) is None

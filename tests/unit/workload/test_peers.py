@@ -13,6 +13,7 @@ LEDGER = "spiffe://example.org/ledger"
 
 def test_one_peer_is_expected_everywhere() -> None:
     peers = Peers(ORDERS, None)
+    assert set(map(str, peers.ids)) == {ORDERS}
     assert str(peers.expected_at(b"https", b"anything.test", 8443)) == ORDERS
     assert str(peers.expected_at(b"wss", b"anything.test", None)) == ORDERS
 

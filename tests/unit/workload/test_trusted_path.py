@@ -53,6 +53,13 @@ def test_a_sticky_folder_may_be_shared(file: Path) -> None:
     assert read_trusted(file, max_bytes=100) == b"content"
 
 
+def test_a_sticky_file_that_others_may_write_is_refused(file: Path) -> None:
+    file.chmod(0o1644)
+    assert read_trusted(file, max_bytes=100) == b"content"
+    file.chmod(0o1666)
+    assert "chmod go-w" in refusal(file)
+
+
 def test_a_folder_far_above_counts_too(tmp_path: Path) -> None:
     deep = tmp_path / "open" / "closed"
     deep.mkdir(parents=True)
@@ -106,6 +113,17 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path, file: Path) 
     (tmp_path / "loop").symlink_to("loop")
     assert "Too many levels" in refusal(tmp_path / "loop")
     assert "is a folder" in refusal("/")
+
+
+def test_forty_links_are_followed_and_one_more_is_not(file: Path) -> None:
+    target = file
+    for n in range(40):
+        link = file.parent / f"link{n}"
+        link.symlink_to(target.name)
+        target = link
+    assert read_trusted(target, max_bytes=100) == b"content"
+    (file.parent / "last").symlink_to(target.name)
+    assert "Too many levels" in refusal(file.parent / "last")
 
 
 def test_a_secret_is_closed_to_others(file: Path) -> None:
