@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -108,8 +109,9 @@ class Gate:
         except ZeroTrustError as error:
             await self._refuse(scope, send, connection, error)
         except Exception as exc:  # noqa: BLE001 - fail closed
-            unforeseen = ZeroTrustError(Reason.UNFORESEEN, f"{type(exc).__name__}: {exc}"[:200])
-            await self._refuse(scope, send, connection, unforeseen)
+            place = traceback.extract_tb(exc.__traceback__)[-1]  # its text may quote a secret
+            detail = f"{type(exc).__name__} at {place.filename.rpartition('/')[2]}:{place.lineno}"
+            await self._refuse(scope, send, connection, ZeroTrustError(Reason.UNFORESEEN, detail))
         else:
             await _send(send, 200, _NEVER_STORED, answer)
 
