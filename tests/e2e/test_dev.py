@@ -234,6 +234,23 @@ def test_a_program_that_is_not_there_is_one_message_and_leaves_no_token(
     assert not list((tmp_path / "certs-dev" / "tokens").iterdir())
 
 
+def test_a_variable_that_would_hand_secrets_out_is_named(run: Run, tmp_path: Path) -> None:
+    up(run, "--workload", "web")
+    keys = tmp_path / "keys.log"
+    done = run("dev", "run", "--as", "web", "--", "true", SSLKEYLOGFILE=str(keys))
+    assert done.stderr.startswith("warning: SSLKEYLOGFILE is set")
+    assert run("dev", "run", "--as", "web", "--", "true").stderr == ""
+
+
+def test_a_damaged_folder_says_how_to_begin_anew(run: Run, tmp_path: Path) -> None:
+    up(run)
+    (tmp_path / "certs-dev" / "dev.json").write_text("{")
+    for argv in (["dev", "status"], ["dev", "up", "example.org"]):
+        done = run(*argv)
+        assert (done.returncode, "zerotrust dev down" in done.stderr) == (1, True)
+    assert run("dev", "down").returncode == 0
+
+
 def test_without_a_dev_ca_every_command_says_how_to_make_one(run: Run) -> None:
     for argv in (["dev", "status"], ["dev", "run", "--as", "web", "--", "true"]):
         done = run(*argv)

@@ -30,7 +30,13 @@ from zerotrust import clock
 from zerotrust.ca.admin import AdminClient
 from zerotrust.ca.authority.entries import NewEntry
 from zerotrust.ca.service import init_ca, open_ca
-from zerotrust.core.errors import ConfigurationError, NotYetIssued, Reason, UnsafeSetting
+from zerotrust.core.errors import (
+    ConfigurationError,
+    MalformedError,
+    NotYetIssued,
+    Reason,
+    UnsafeSetting,
+)
 from zerotrust.core.jose import parse_json_object
 from zerotrust.core.spiffe.ids import TrustDomain
 from zerotrust.workload.layout import write_private
@@ -337,6 +343,10 @@ def _read(path: Path) -> dict[str, Any] | None:
             return parse_json_object(file.read(_MAX_BYTES + 1), max_bytes=_MAX_BYTES)
     except FileNotFoundError:
         return None
+    except MalformedError as exc:
+        raise ConfigurationError(
+            f"{path} is damaged; begin anew: zerotrust dev down", Reason.FILE_ACCESS
+        ) from exc
 
 
 def _private(path: Path) -> int:

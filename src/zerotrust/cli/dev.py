@@ -51,8 +51,10 @@ def run(name: str, directory: Path, argv: tuple[str, ...]) -> None:
     """Run a program with the identity of a workload: dev run --as web -- python web.py."""
     from zerotrust import settings
     from zerotrust.ca import dev
-    from zerotrust.workload.hygiene import harden_process
+    from zerotrust.workload.hygiene import environment_warnings, harden_process
 
+    for warning in environment_warnings():
+        click.echo(f"warning: {warning}", err=True)
     token = dev.mint(directory, name)
     harden_process()
     given = {settings.IDENTITY: f"ca:{token}", settings.DEV: "1"}
@@ -61,9 +63,8 @@ def run(name: str, directory: Path, argv: tuple[str, ...]) -> None:
         os.execvpe(argv[0], argv, environment)  # noqa: S606 - running it is the command's purpose
     except OSError as exc:
         token.unlink()
-        raise ConfigurationError(
-            f"{argv[0]} cannot be run: {exc.strerror}", Reason.FILE_ACCESS
-        ) from exc
+        detail = f"{argv[0]} cannot be run: {exc.strerror}"
+        raise ConfigurationError(detail, Reason.FILE_ACCESS) from exc
 
 
 @command.command()
