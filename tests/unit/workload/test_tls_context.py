@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from support.identities import FixedIdentity
-from zerotrust.core.errors import CertificateRejected, UnsafeSetting
+from zerotrust.core.errors import CertificateRejected, Reason, UnsafeSetting, ZeroTrustError
 from zerotrust.probe.forge import ForgedAuthority
 from zerotrust.workload.tls import peer
 from zerotrust.workload.tls.context import SpiffeContext, client_context, require, server_context
@@ -90,6 +90,22 @@ def test_an_object_made_past_the_front_refuses_its_handshake() -> None:
     stray = inner.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
     with pytest.raises(HandshakeRefused):
         stray.do_handshake()
+
+
+def test_a_handshake_that_waits_for_the_peer_is_no_refusal() -> None:
+    told: list[ZeroTrustError] = []
+    me = FixedIdentity(CA.snapshot("web"))
+    incoming = ssl.MemoryBIO()
+    server = server_context(me, on_refused=told.append).wrap_bio(
+        incoming, ssl.MemoryBIO(), server_side=True
+    )
+    with pytest.raises(ssl.SSLWantReadError):
+        server.do_handshake()
+    assert told == []
+    incoming.write(b"GET / HTTP/1.1\r\n\r\n")
+    with pytest.raises(ssl.SSLError):
+        server.do_handshake()
+    assert [error.reason for error in told] == [Reason.PEER_HANDSHAKE]
 
 
 def test_a_remembered_peer_is_judged_again_once_a_certificate_of_its_chain_ends() -> None:
