@@ -222,7 +222,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _leaf("a lifetime of two days", Reason.PEER_TOO_LONG_LIVED, openssl=True, ttl=2 * DAY),
     _leaf("signed over SHA-224", Reason.PEER_CHAIN, openssl=True, hash_algorithm=hashes.SHA224()),
     # what stands above it
-    _below("an issuer that is no CA", Reason.PEER_CHAIN, ca=False),
+    _below("an issuer that is no CA", Reason.PEER_CHAIN, ca=False, key_usage=("key_cert_sign",)),
     _below("an issuer without basic constraints", Reason.PEER_CHAIN, ca=None),
     _below("an issuer without keyCertSign", Reason.PEER_CHAIN, key_usage=("crl_sign",)),
     _below(
