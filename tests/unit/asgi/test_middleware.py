@@ -97,16 +97,40 @@ def test_a_peer_that_our_server_did_not_make_is_refused(ca: ForgedAuthority, for
     assert run(protected(ca), faked)[0]["status"] == 401
 
 
-def test_a_connection_without_tls_has_no_peer(ca: ForgedAuthority) -> None:
-    class Plain(asyncio.BaseTransport):
-        def get_extra_info(self, name: str, default: Any = None) -> Any:
-            return {"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)}.get(name, default)
+class Plain(asyncio.BaseTransport):
+    """A transport without TLS."""
 
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return {"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)}.get(name, default)
+
+
+def test_a_connection_without_tls_has_no_peer(ca: ForgedAuthority) -> None:
     connection = Connection(Plain())
     assert connection.peer is None
     assert connection.is_over(0)
     faked = scope(extensions={PEER: connection, TARGET: b"/echo"})
     assert run(protected(ca), faked)[0]["status"] == 401
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("orders", {"dns": ["orders.test"]}), ("ledger", {})],
+    ids=["another DNS name", "another identity"],
+)
+def test_what_was_decided_under_other_names_of_ours_is_forgotten(
+    ca: ForgedAuthority, name: str, changes: dict[str, Any]
+) -> None:
+    bundles = ca.bundles
+    identity = FixedIdentity(ca.snapshot("orders", bundles=bundles))
+    app = protect(unreachable, identity, parse_policy(POLICY.encode()), audit=AuditLog(Lines()))
+    connection = Connection(Plain())
+    guard = app._current_guard(connection)
+    identity.rotate(ca.snapshot("orders", bundles=bundles))
+    assert app._current_guard(connection) is guard
+    identity.rotate(ca.snapshot(name, bundles=bundles, **changes))
+    renewed = app._current_guard(connection)
+    assert renewed is not guard
+    assert renewed.own_id == ca.id(name)
 
 
 @pytest.mark.parametrize("kind", ["http2", "quic", "", "HTTP", "telnet"])
