@@ -19,6 +19,8 @@ from os import geteuid
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from zerotrust.ca.signers.file import write_whole
@@ -77,15 +79,20 @@ class State:
         try:
             with path.open("rb") as file:
                 members = parse_json_object(file.read(_MAX_BYTES + 1), max_bytes=_MAX_BYTES)
-            return cls._of(members)
+            state = cls._of(members)
+            state._require_whole()  # noqa: SLF001 - our own
+            return state  # noqa: TRY300 - what is raised above is judged below
         except FileNotFoundError as exc:
             raise ConfigurationError(
                 f"{directory} holds no CA: make one with `zerotrust ca init`", Reason.FILE_ACCESS
             ) from exc
         except OSError as exc:
             raise ConfigurationError(f"{path}: {exc.strerror}", Reason.FILE_ACCESS) from exc
-        except (MalformedError, KeyError, TypeError, ValueError) as exc:
-            raise ConfigurationError(f"{path} is unreadable: {exc}", Reason.SEALED_FILE) from exc
+        except (MalformedError, KeyError, TypeError, ValueError, InvalidSignature) as exc:
+            why = exc.detail if isinstance(exc, MalformedError) else str(exc) or "a signature fails"
+            raise ConfigurationError(
+                f"{path} is damaged ({why}): restore it from a backup", Reason.SEALED_FILE
+            ) from exc
 
     @classmethod
     def _of(cls, members: dict[str, Any]) -> Self:
@@ -105,6 +112,21 @@ class State:
             tuple(WitKey(PublicJwk.parse(k["jwk"]), k["until"]) for k in members["wit_keys"]),
             tuple(members["statements"]),
         )
+
+    def _require_whole(self) -> None:
+        """Raise ValueError unless every key that is named is there, and the issuer under its root.
+
+        The names lead to files: what is named here is what a published key is called.
+        """
+        roots = {PublicJwk.from_key(_ec(root)).thumbprint: root for root in self.roots}
+        published = {wit.key.thumbprint for wit in self.wit_keys}
+        if self.signing_root not in roots or not {self.wit_key, self.next_wit_key} <= published:
+            raise ValueError("it names a key that it does not hold")
+        self.issuer.verify_directly_issued_by(roots[self.signing_root])
+        if self.issuer_key != PublicJwk.from_key(_ec(self.issuer)).thumbprint:
+            raise ValueError("its issuing certificate is for another key")
+        if not self.statements:
+            raise ValueError("no statement vouches for its roots")
 
     def save(self, directory: Path) -> None:
         """Put this state in force."""
@@ -162,6 +184,13 @@ def require_private(directory: Path) -> None:
         raise ConfigurationError(
             f"{directory} is open to others: chmod 700 {directory}", Reason.FILE_ACCESS
         )
+
+
+def _ec(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
+    key = certificate.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise TypeError("a CA's key is P-256")
+    return key
 
 
 def _text(certificate: x509.Certificate) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -168,7 +169,29 @@ def test_steps_out_of_order_are_refused(folder: Path) -> None:
 
 def test_a_damaged_state_is_refused(folder: Path) -> None:
     (folder / "ca.json").write_bytes(b"{}")
-    with pytest.raises(ConfigurationError, match="unreadable"):
+    with pytest.raises(ConfigurationError, match="damaged"):
+        open_ca(folder, PASSPHRASE, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("roots", []),
+        ("wit_keys", []),
+        ("statements", []),
+        ("wit_key", "../../another"),
+        ("issuer_key", "../../another"),
+        ("signing_root", "../../another"),
+        ("issuer", None),
+    ],
+)
+def test_a_state_whose_parts_do_not_fit_is_refused(
+    folder: Path, member: str, value: object
+) -> None:
+    state = json.loads((folder / "ca.json").read_bytes())
+    state[member] = state["roots"][0] if value is None else value
+    (folder / "ca.json").write_text(json.dumps(state))
+    with pytest.raises(ConfigurationError, match=r"ca\.json is damaged"):
         open_ca(folder, PASSPHRASE, now=NOW)
 
 
