@@ -185,6 +185,12 @@ def test_the_passphrase_may_come_by_the_environment(run: Run) -> None:
     assert run("ca", "init", "ca", *options, ZEROTRUST_PASSPHRASE="from-outside").returncode == 0
 
 
+def test_a_passphrase_is_the_bytes_that_were_given(run: Run) -> None:
+    odd = os.fsdecode(b"\xff\xfe-and-more")
+    made = run(*INIT[:5], *BOTH[2:], ZEROTRUST_PASSPHRASE=odd)
+    assert made.returncode == 0, made.stderr
+
+
 def test_root_and_issuing_keys_do_not_share_a_passphrase(run: Run) -> None:
     same = ("--passphrase-file", "root", "--root-passphrase-file", "root")
     done = run("ca", "init", "ca", "--trust-domain", "example.org", *same)

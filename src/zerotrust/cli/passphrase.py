@@ -35,7 +35,7 @@ def read_passphrase(what: str, file: Path | None, *, variable: bool, new: bool =
                 f"Passphrase of the {what}", hide_input=True, confirmation_prompt=new, err=True
             )
         )
-    return _require(given.encode(), what)
+    return _require(given.encode("utf-8", "surrogateescape"), what)  # the bytes as they were given
 
 
 def _read_file(file: Path) -> bytes:
