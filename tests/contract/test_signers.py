@@ -104,6 +104,7 @@ def test_a_header_out_of_bounds_is_refused_before_any_work(
     with pytest.raises(ConfigurationError) as caught:
         opened(sealed)
     assert caught.value.reason is Reason.SEALED_FILE
+    assert sealed.name in caught.value.detail
 
 
 def test_a_header_that_says_more_does_not_open(sealed: Path) -> None:

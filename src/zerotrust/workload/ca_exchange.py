@@ -55,6 +55,11 @@ class Route:
         """Over a socket of this machine, which its folder protects."""
         return cls("localhost", str(path), None)
 
+    @property
+    def place(self) -> str:
+        """What was dialled, for messages."""
+        return self.target if isinstance(self.target, str) else self.host
+
     def connect(self) -> socket.socket:
         """Return a plain connection; raise OSError or CertificateRejected."""
         if not isinstance(self.target, str):
@@ -101,7 +106,7 @@ def exchange(
         raise exc.error from exc
     except (OSError, http.client.HTTPException) as exc:
         why = exc.strerror if isinstance(exc, OSError) and exc.strerror else type(exc).__name__
-        raise NotYetIssued(f"the CA at {route.host} cannot be reached: {why}") from exc
+        raise NotYetIssued(f"the CA at {route.place} cannot be reached: {why}") from exc
 
 
 def _converse(

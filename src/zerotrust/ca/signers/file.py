@@ -101,7 +101,7 @@ def seal_key(
     )
     clear = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     nonce = secrets.token_bytes(_NONCE_BYTES)
-    sealed = nonce + _cipher(_parameters(header), passphrase).encrypt(nonce, clear, header)
+    sealed = nonce + _cipher(_parameters(header, path), passphrase).encrypt(nonce, clear, header)
     write_whole(path, header + b"\n" + base64.b64encode(sealed) + b"\n")
     return key_id
 
@@ -115,7 +115,7 @@ def open_key(
     when it does not open.
     """
     header, body = _lines(path)
-    parameters = _parameters(header)
+    parameters = _parameters(header, path)
     if (parameters["purpose"], parameters["trust_domain"]) != (purpose, trust_domain.name):
         raise _broken(path, f"it is not the {purpose} key of {trust_domain}")
     nonce, sealed = body[:_NONCE_BYTES], body[_NONCE_BYTES:]
@@ -176,15 +176,19 @@ def _lines(path: Path) -> tuple[bytes, bytes]:
         raise _broken(path, "it is not a sealed key") from exc
 
 
-def _parameters(header: bytes) -> dict[str, Any]:
+def _parameters(header: bytes, path: Path) -> dict[str, Any]:
     """Read a header and bound what it asks for; raise ConfigurationError(SEALED_FILE)."""
     try:
         members = parse_json_object(header, max_bytes=2048, max_depth=1)
         if tuple(sorted(members)) != _HEADER or _canonical(members) != header:
-            raise ConfigurationError("a sealed key has another header", Reason.SEALED_FILE)
+            raise ConfigurationError(
+                f"{path.name}: a sealed key has another header", Reason.SEALED_FILE
+            )
         members["salt"] = base64.b64decode(members["salt"], validate=True)
     except (MalformedError, binascii.Error, TypeError, ValueError) as exc:
-        raise ConfigurationError("a sealed key's header is unreadable", Reason.SEALED_FILE) from exc
+        raise ConfigurationError(
+            f"{path.name}: a sealed key's header is unreadable", Reason.SEALED_FILE
+        ) from exc
     bounds = {
         "memory": _MEMORY,
         "iterations": _PASSES,
@@ -195,10 +199,13 @@ def _parameters(header: bytes) -> dict[str, Any]:
         value = members[name]
         if type(value) is not int or not floor <= value <= ceiling:
             raise ConfigurationError(
-                f"a sealed key's {name} is outside {floor} to {ceiling}", Reason.SEALED_FILE
+                f"{path.name}: a sealed key's {name} is outside {floor} to {ceiling}",
+                Reason.SEALED_FILE,
             )
     if len(members["salt"]) != _SALT_BYTES:
-        raise ConfigurationError("a sealed key's salt has another length", Reason.SEALED_FILE)
+        raise ConfigurationError(
+            f"{path.name}: a sealed key's salt has another length", Reason.SEALED_FILE
+        )
     return members
 
 

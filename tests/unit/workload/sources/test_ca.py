@@ -139,6 +139,11 @@ def test_a_deleted_entry_is_renewed_no_more(home: Home) -> None:
         source.fetch(first)
 
 
+def test_a_socket_that_nobody_serves_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotYetIssued, match=r"workload\.sock cannot be reached"):
+        open_source(f"unix:{tmp_path / 'workload.sock'}", dev=True).fetch(None)
+
+
 def test_a_ca_that_is_down_is_unavailable_not_refused(home: Home) -> None:
     token = home.token()
     home.running.__exit__()
