@@ -118,7 +118,7 @@ def test_whatever_the_text_a_token_is_parsed_or_refused(text: str) -> None:
 def test_pyjwt_and_joserfc_accept_what_we_accept(alg: str, claims: dict[str, Any]) -> None:
     key = KEYS[alg]
     token = seal({"alg": alg, "typ": "x+jwt"}, claims, key)
-    jws = parse_compact(token)
+    jws = parse_compact(token, max_bytes=1 << 16)  # the bound on length is tested elsewhere
     verify_signature(jws, key.public)
     theirs = jwt.PyJWS().decode_complete(token, key.public.key, algorithms=[alg])
     assert json.loads(theirs["payload"]) == jws.claims

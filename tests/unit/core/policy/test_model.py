@@ -10,6 +10,7 @@ from zerotrust.core.mode import Mode
 from zerotrust.core.policy import model
 from zerotrust.core.policy.model import Allow, Decision, Deny, Policy, PolicyTest
 from zerotrust.core.policy.patterns import PolicyFault
+from zerotrust.core.policy.syntax import parse_policy
 from zerotrust.core.spiffe.ids import SpiffeId, TrustDomain
 
 OWN = TrustDomain("example.org")
@@ -235,3 +236,25 @@ def test_the_digest_changes_with_what_the_policy_says() -> None:
     ]
     assert len({variant.digest for variant in variants}) == len(variants)
     assert policy(READ).digest == policy(READ).digest
+
+
+def test_two_spellings_of_one_caller_share_what_both_rules_allow() -> None:
+    policy = parse_policy(
+        b"""
+schema = 1
+service = "orders"
+trust_domain = "example.org"
+mode = "enforce"
+[[allow]]
+id = "by-path"
+from = ["web"]
+to = ["GET /a"]
+[[allow]]
+id = "by-id"
+from = ["spiffe://example.org/web"]
+to = ["GET /b"]
+"""
+    )
+    web = SpiffeId.parse("spiffe://example.org/web")
+    assert policy.decide(web, "GET", "/a", Mode.BOUND).rule == "by-path"
+    assert policy.decide(web, "GET", "/b", Mode.BOUND).rule == "by-id"
