@@ -253,8 +253,19 @@ to = ["GET /a"]
 id = "by-id"
 from = ["spiffe://example.org/web"]
 to = ["GET /b"]
+[[allow]]
+id = "team-c"
+from = ["team/*"]
+to = ["GET /c"]
+[[allow]]
+id = "team-d"
+from = ["team/*"]
+to = ["GET /d"]
 """
     )
+    member = SpiffeId.parse("spiffe://example.org/team/x")
+    assert policy.decide(member, "GET", "/c", Mode.BOUND).rule == "team-c"
+    assert policy.decide(member, "GET", "/d", Mode.BOUND).rule == "team-d"
     web = SpiffeId.parse("spiffe://example.org/web")
     assert policy.decide(web, "GET", "/a", Mode.BOUND).rule == "by-path"
     assert policy.decide(web, "GET", "/b", Mode.BOUND).rule == "by-id"
