@@ -98,3 +98,6 @@ class SpiffeId:
 
     def __str__(self) -> str:
         return self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)  # once per string; equal identities have equal texts
