@@ -28,6 +28,9 @@ RESULTS = Path(__file__).with_name("results.json")
 
 def main(arguments: list[str]) -> int:
     """Run the rooms named in the arguments (all by default); `--quick` takes fewer rounds."""
+    if {"-h", "--help"} & set(arguments):
+        print(f"usage: python -m bench [--quick] [{'|'.join(ROOMS)}] ...")
+        return 0
     quick = "--quick" in arguments
     wanted = [a for a in arguments if not a.startswith("-")] or list(ROOMS)
     unknown = sorted(set(wanted) - set(ROOMS))
