@@ -10,7 +10,7 @@ import click
 
 from zerotrust.cli.duration import spoken
 from zerotrust.cli.output import json_option, show
-from zerotrust.core.errors import ConfigurationError
+from zerotrust.core.errors import ConfigurationError, Reason
 
 if TYPE_CHECKING:
     from zerotrust.workload.identity import Snapshot
@@ -50,6 +50,8 @@ def fetch(identity: str | None, out: Path, renew: bool) -> None:
         source.close()
     if scheme != "ca":
         write_layout(out, snapshot, {})
+    elif kept(out).svid.thumbprint != snapshot.svid.thumbprint:
+        raise ConfigurationError(f"{out} cannot be written", Reason.FILE_ACCESS)
     _show(snapshot, f"ZEROTRUST_IDENTITY=files:{out}; run this again before it ends")
 
 

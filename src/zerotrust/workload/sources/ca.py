@@ -7,6 +7,8 @@
 3. What the CA says is judged by `ca_answer`; whatever is refused there leaves everything as it was.
 4. `state=DIR` is the `files:` layout. It lets a process start again without a new token, and
    without the CA; one process at a time. The token file stays: once used, it is worthless.
+5. A folder that cannot be written ends no identity: what was renewed is used from memory, and each
+   attempt says so until it is written down. Enrolment waits for the folder and loses nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from zerotrust import clock
+from zerotrust.core import rotation
 from zerotrust.core.enrolment import (
     BUNDLE_PATH,
     ENROL_PATH,
@@ -110,19 +113,27 @@ class CaSource:
         self._trust: Trust | None = None
         self._renew_at = ""
         self._pending = state.pending() if state is not None else None
+        self._unwritten: tuple[Snapshot, Trust, str] | None = None
+        self._news = False  # that the folder is behind, which nobody has been told
         self._closed = threading.Event()
 
     def fetch(self, previous: Snapshot | None) -> Snapshot:
         """Return the kept, a first or a renewed identity, whichever is due."""
         if previous is None and (kept := self._resume()) is not None:
             return kept
+        if previous is not None and self._unwritten is not None and not _is_due(previous):
+            self._write(*self._unwritten)
+            return previous
         if previous is None or previous.svid.not_after <= clock.now():
-            return self._enrol()
+            return self._enrol(previous)
         return self._renew(previous)
 
     def wait(self, seconds: float) -> None:
-        """Sleep; a CA sends no news by itself."""
-        self._closed.wait(seconds)
+        """Sleep; a CA sends no news by itself, but a folder that falls behind is news."""
+        if self._news:
+            self._news = False
+        else:
+            self._closed.wait(seconds)
 
     def close(self) -> None:
         """Wake whoever waits, and let another process have the state folder."""
@@ -136,7 +147,7 @@ class CaSource:
         snapshot, self._trust, self._renew_at = kept
         return snapshot
 
-    def _enrol(self) -> Snapshot:
+    def _enrol(self, previous: Snapshot | None) -> Snapshot:
         contact = self._contact()
         ca, evidence = ca_id(contact.trust.bundle.origin), contact.evidence
         digest = evidence.digest()
@@ -149,7 +160,8 @@ class CaSource:
                 f"{exc.detail}. A join token works once: make a new one, and use ca:FILE?state=DIR "
                 "to start again without one"
             ) from exc
-        return self._accept(answer, pending, contact.trust, None)
+        issued = Issued.parse(answer)
+        return self._accept(issued, pending, contact.trust, None, in_use=previous is not None)
 
     def _renew(self, previous: Snapshot) -> Snapshot:
         if self._trust is None:
@@ -162,32 +174,63 @@ class CaSource:
             answer = exchange(route, RENEW_PATH, body=pending.request.dump(), headers=headers)
         except NotYetIssued as exc:
             raise RenewalFailed(exc.detail) from exc
-        return self._accept(answer, pending, self._trust, previous)
+        return self._accept(Issued.parse(answer), pending, self._trust, previous, in_use=True)
 
     def _keys(self, ca: SpiffeId, evidence: Evidence | None, parent: str) -> Pending:
         """Return the keys this parent has asked with before, or new ones, kept before sent."""
         if self._pending is None or self._pending.parent != parent:
             pending = Pending.generate(ca=ca, evidence=evidence, parent=parent)
             if self._state is not None:
-                self._state.keep(pending)
+                try:
+                    self._state.keep(pending)
+                except ConfigurationError:
+                    # A crash before the answer would look like theft; not to renew is an outage.
+                    if evidence is not None:
+                        raise
             self._pending = pending
         return self._pending
 
     def _accept(
-        self, answer: bytes, pending: Pending, trust: Trust, previous: Snapshot | None
+        self,
+        issued: Issued,
+        pending: Pending,
+        trust: Trust,
+        previous: Snapshot | None,
+        *,
+        in_use: bool,
     ) -> Snapshot:
-        issued = Issued.parse(answer)
         trust = trust.follow(issued.published, dev=self._dev)
         snapshot = believe(issued, pending, trust, previous=previous, now=clock.now())
-        if self._state is not None:
-            self._state.save(snapshot, trust, issued.renew)
+        try:
+            self._write(snapshot, trust, issued.renew)
+        except ConfigurationError:
+            if not in_use:  # the same keys get the same answer when they ask again
+                raise
+            self._unwritten, self._news = (snapshot, trust, issued.renew), True
         self._trust, self._renew_at, self._pending = trust, issued.renew, None
         return snapshot
+
+    def _write(self, snapshot: Snapshot, trust: Trust, renew: str) -> None:
+        if self._state is not None:
+            self._state.save(snapshot, trust, renew)
+        self._unwritten, self._news = None, False
 
 
 @dataclass(frozen=True, slots=True)
 class _Fixed:
     current: Snapshot
+
+
+def _is_due(held: Snapshot) -> bool:
+    svid = held.svid
+    step = rotation.next_step(
+        not_before=svid.not_before,
+        not_after=svid.not_after,
+        now=clock.now(),
+        attempts=0,
+        jitter=0.5,
+    )
+    return step.wait == 0
 
 
 def _by_token(path: Path, *, dev: bool) -> _Contact:
@@ -262,10 +305,18 @@ class _State:
             raise ConfigurationError(detail, Reason.FILE_ACCESS) from exc
 
     def save(self, snapshot: Snapshot, trust: Trust, renew: str) -> None:
-        """Publish an identity, then forget the keys that led to it."""
+        """Publish an identity, then forget the keys that led to it; raise ConfigurationError."""
         about = json.dumps({"renew": renew, "announced": trust.announced}).encode()
-        write_layout(self._directory, snapshot, {_CA_FILE: about})
-        (self._directory / _PENDING_FILE).unlink(missing_ok=True)
+        try:
+            write_layout(self._directory, snapshot, {_CA_FILE: about})
+            (self._directory / _PENDING_FILE).unlink(missing_ok=True)
+        except (ConfigurationError, OSError) as exc:
+            why = exc.detail if isinstance(exc, ConfigurationError) else str(exc)
+            raise ConfigurationError(
+                f"{why}. The identity in it is out of date: make it writable, or have a new join "
+                "token at hand for the next start",
+                Reason.FILE_ACCESS,
+            ) from exc
 
     def close(self) -> None:
         """Let go of the folder."""

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import errno
 import os
+import queue
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +27,9 @@ from zerotrust.core.errors import (
     RenewalFailed,
     ZeroTrustError,
 )
+from zerotrust.workload import layout
 from zerotrust.workload.ca_exchange import exchange
+from zerotrust.workload.identity import WorkloadIdentity
 from zerotrust.workload.sources import ca as source_module
 from zerotrust.workload.sources.ca import open_source
 
@@ -129,6 +135,94 @@ def test_two_processes_cannot_share_a_state_folder(home: Home) -> None:
         open_source(url, dev=True)
     held.close()
     open_source(url, dev=True).close()
+
+
+def fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for module in (layout, source_module):
+        monkeypatch.setattr(module, "write_private", write)
+
+
+def test_a_full_disk_takes_no_renewed_identity_away(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{home.token()}?state={home.path / 'state'}"
+    source = open_source(url, dev=True)
+    first = source.fetch(None)
+    fill_the_disk(monkeypatch)
+    second = source.fetch(first)
+    assert second.svid.thumbprint != first.svid.thumbprint
+    source.wait(60)  # returns at once: there is news
+    with pytest.raises(ConfigurationError, match=r"No space left.*out of date"):
+        source.fetch(second)
+    monkeypatch.undo()
+    assert source.fetch(second) is second  # written now
+    source.close()
+    again = open_source(url, dev=True)
+    assert again.fetch(None).svid.thumbprint == second.svid.thumbprint
+    again.close()
+
+
+def test_a_folder_that_falls_behind_is_an_alarm(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alarms: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+    url = f"ca:{home.token()}?state={home.path / 'state'}"
+    renewed = threading.Event()
+    monkeypatch.setattr(source_module.CaSource, "wait", due_once(renewed))
+    with WorkloadIdentity.from_url(
+        url, dev=True, on_alarm=lambda *alarm: alarms.put(alarm)
+    ) as identity:
+        first = identity.current
+        fill_the_disk(monkeypatch)
+        renewed.set()
+        reason, detail = alarms.get(timeout=20)
+        assert (reason, "out of date" in detail) == (str(Reason.FILE_ACCESS), True)
+        assert identity.current.svid.thumbprint != first.svid.thumbprint
+        status = identity.status()
+        assert status is not None
+        assert "out of date" in status.last_error
+
+
+def due_once(when: threading.Event) -> Callable[[source_module.CaSource, float], None]:
+    """Return a `wait` that ends early the first time, as soon as `when` is set."""
+    wait = source_module.CaSource.wait
+    used = threading.Event()
+
+    def ending(source: source_module.CaSource, seconds: float) -> None:
+        if used.is_set():
+            wait(source, seconds)
+        elif when.wait(min(seconds, 5)):
+            used.set()
+
+    return ending
+
+
+def test_renewal_goes_on_while_the_folder_cannot_be_written(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_source(f"{home.token()}?state={home.path / 'state'}", dev=True)
+    first = source.fetch(None)
+    fill_the_disk(monkeypatch)
+    second = source.fetch(first)
+    monkeypatch.setattr(source_module, "_is_due", lambda _: True)
+    third = source.fetch(second)
+    assert third.svid.thumbprint != second.svid.thumbprint
+    source.close()
+
+
+def test_enrolment_waits_for_a_folder_that_can_be_written(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_source(f"{home.token()}?state={home.path / 'state'}", dev=True)
+    fill_the_disk(monkeypatch)
+    with pytest.raises(ConfigurationError, match="No space left"):
+        source.fetch(None)
+    monkeypatch.undo()
+    assert str(source.fetch(None).svid.id) == "spiffe://example.org/web"  # the token is unspent
+    source.close()
 
 
 def test_a_deleted_entry_is_renewed_no_more(home: Home) -> None:
