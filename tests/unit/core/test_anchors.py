@@ -68,7 +68,6 @@ def test_a_whole_statement_by_a_trusted_root_counts() -> None:
         {"anchors": [7]},
         {"more": 1},
     ],
-    ids=str,
 )
 def test_a_statement_that_says_anything_else_does_not_count(change: dict[str, object]) -> None:
     assert refused(statement({**CLAIMS, **change})) is Reason.ANCHOR_UNANNOUNCED
