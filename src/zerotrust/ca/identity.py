@@ -32,7 +32,6 @@ class OwnIdentity:
 
     def __init__(self, ca: CertificateAuthority) -> None:
         self._ca = ca
-        self._bundles = BundleSet([ca.bundle])
         self._closed = threading.Event()
 
     def fetch(self, previous: Snapshot | None) -> Snapshot:  # noqa: ARG002 - the port's
@@ -47,7 +46,7 @@ class OwnIdentity:
         chain = tuple(x509.load_der_x509_certificate(der) for der in (issued.leaf, issued.issuer))
         wit = WitCredential(issued.wit, wit_key, issued.not_after)
         svid = X509Svid(self._ca.id, chain, key)
-        return Snapshot(svid, wit, self._bundles, dev=self._ca.state.dev)
+        return Snapshot(svid, wit, BundleSet([self._ca.bundle]), dev=self._ca.state.dev)
 
     def wait(self, seconds: float) -> None:
         """Sleep; there is no news but time."""

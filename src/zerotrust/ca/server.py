@@ -266,8 +266,9 @@ class _Service:
         """Forget what has ended, and say what will end."""
         while True:
             now = clock.now()
-            with contextlib.suppress(Exception):  # the next round tries again
-                await asyncio.to_thread(self._ca.forget, now=now)
+            for duty in (self._ca.prune, self._ca.forget):
+                with contextlib.suppress(Exception):  # the next round tries again
+                    await asyncio.to_thread(duty, now=now)
             for alarm in self._ca.alarms(now):
                 self._audit.record(AuditEvent(at=now, kind="ca.alarm", detail=alarm))
             for _ in range(int(TIDY_SECONDS)):

@@ -123,21 +123,19 @@ class CertificateAuthority:
 
     def __init__(
         self,
+        directory: Path,
         state: State,
         authority: Authority,
         store: Store,
         settings: CaSettings,
-        *,
-        root_at_hand: bool = False,
     ) -> None:
-        self.state, self.settings, self.store = state, settings, store
+        self._directory, self.settings, self.store = directory, settings, store
         self.trust_domain, self.id = state.trust_domain, ca_id(state.trust_domain)
-        self.bundle: TrustBundle = state.bundle()
-        self.published = state.published()
-        self.published_body = self.published.dump()
+        self._publish(state)
         self.enrol_address = "localhost:8441"  # as a workload reaches the listeners;
         self.renew_address = "localhost:8442"  # the server writes what it bound
-        self.root_at_hand = root_at_hand  # the service could read the sealed root key
+        root = directory / f"root-{state.signing_root}.sealed"
+        self.root_at_hand = os.access(root, os.R_OK)  # the service could read the sealed root key
         self._authority = authority
         self._attestors: dict[str, Attestor] = {
             "join_token": JoinTokenAttestor(store),
@@ -251,6 +249,13 @@ class CertificateAuthority:
         """Let go of dead tokens and of the answers of expired certificates; their records stay."""
         self.store.apply(Forget(now - KEEP_ANSWERS)).result()
 
+    def prune(self, *, now: float) -> None:
+        """Publish no longer the WIT keys whose last token has ended."""
+        pruned = self.state.pruned(now)
+        if pruned is not self.state:
+            pruned.save(self._directory)
+            self._publish(pruned)
+
     def close(self) -> None:
         """Finish what was begun."""
         self.store.close()
@@ -260,6 +265,12 @@ class CertificateAuthority:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _publish(self, state: State) -> None:
+        self.state = state
+        self.bundle: TrustBundle = state.bundle()
+        self.published = state.published()
+        self.published_body = self.published.dump()
 
     def _enrol(
         self, request: EnrolRequest, connection: Connection, now: float, *, again: bool
@@ -387,13 +398,9 @@ def _opened(
         open_wit_key(directory, state, passphrase),
         dev=state.dev,
     )
-    pruned = state.pruned(now)
-    if pruned is not state:
-        pruned.save(directory)
-    root = directory / f"root-{state.signing_root}.sealed"
-    return CertificateAuthority(
-        pruned, authority, store, settings, root_at_hand=os.access(root, os.R_OK)
-    )
+    ca = CertificateAuthority(directory, state, authority, store, settings)
+    ca.prune(now=now)
+    return ca
 
 
 def _require_sound_records(store: Store, state: State) -> None:

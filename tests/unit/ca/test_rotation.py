@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from support.issuing import DOMAIN, NOW, PASSPHRASE, ROOT_PASSPHRASE, Asker, make_ca, proven
+from zerotrust import clock
 from zerotrust.ca.authority.entries import MAX_TTL, NewEntry
+from zerotrust.ca.identity import OwnIdentity
 from zerotrust.ca.rotation import activate_root, drop_root, init_ca, prepare_root, rotate_issuer
+from zerotrust.ca.server import Listeners, Running
 from zerotrust.ca.service import open_ca
 from zerotrust.ca.state import State
 from zerotrust.core.enrolment import verify_anchors
@@ -91,6 +95,41 @@ def test_a_wit_key_leaves_the_bundle_with_its_last_token(folder: Path) -> None:
     with open_ca(folder, PASSPHRASE, now=NOW + MAX_TTL) as ca:
         assert len(ca.bundle.wit_keys) == 2
         assert (ca.bundle.sequence or 0) > before
+
+
+def test_a_wit_key_leaves_the_bundle_of_a_running_ca_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "now", lambda: NOW)
+    rotate_issuer(folder, root_passphrase=ROOT_PASSPHRASE, passphrase=PASSPHRASE, now=NOW)
+    with open_ca(folder, PASSPHRASE, now=NOW) as ca:
+        before = ca.published_body
+        ca.prune(now=NOW + MAX_TTL - 1)
+        assert ca.published_body is before
+        ca.prune(now=NOW + MAX_TTL)
+        sequence = ca.bundle.sequence or 0
+        assert len(ca.bundle.wit_keys) == 2
+        assert ca.published.bundle == ca.bundle.dump()
+        assert ca.published_body == ca.published.dump() != before
+        snapshot = OwnIdentity(ca).fetch(None)
+        assert snapshot.bundles.of(ca.trust_domain) == ca.bundle
+    assert len(State.load(folder).wit_keys) == 2
+    assert State.load(folder).sequence == sequence > NOW
+
+
+def test_a_ca_that_serves_prunes_by_itself(tmp_path: Path) -> None:
+    made = clock.now() - MAX_TTL - 1
+    make_ca(tmp_path / "old", now=made).close()
+    rotate_issuer(
+        tmp_path / "old", root_passphrase=ROOT_PASSPHRASE, passphrase=PASSPHRASE, now=made
+    )
+    with open_ca(tmp_path / "old", PASSPHRASE, now=made) as ca:
+        assert len(ca.bundle.wit_keys) == 3
+        with Running(ca, Listeners("127.0.0.1:0", "127.0.0.1:0")):
+            until = clock.now() + 10
+            while len(ca.bundle.wit_keys) == 3 and clock.now() < until:
+                time.sleep(0.01)
+        assert len(ca.bundle.wit_keys) == 2
 
 
 def test_the_issuing_passphrase_opens_no_root(folder: Path) -> None:
