@@ -28,6 +28,7 @@ from zerotrust.ca.stores import (
     StoreUnavailable,
     TokenOf,
     TokenRecord,
+    sqlite,
 )
 from zerotrust.ca.stores.sqlite import SqliteStore
 from zerotrust.core.errors import ConfigurationError
@@ -201,3 +202,16 @@ def test_a_newer_schema_and_a_broken_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.db").write_bytes(b"no database" * 1000)
     with pytest.raises(ConfigurationError):
         SqliteStore(tmp_path / "broken.db")
+
+
+def test_forgetting_reads_only_what_it_forgets_in_an_older_store_too(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "records.db")
+    put(store, AddEntry(ENTRY), RecordIssue(FIRST, "e1", LINEAGE))
+    store._writer.execute("DROP INDEX answers_by_end")
+    store.close()
+    store = SqliteStore(tmp_path / "records.db")
+    plan = store._writer.execute(f"EXPLAIN QUERY PLAN {sqlite._FORGET_ANSWERS}", (1.0,)).fetchall()
+    assert [p[3] for p in plan] == ["SEARCH certificates USING INDEX answers_by_end (not_after<?)"]
+    put(store, Forget(61.5))
+    assert store.read(CertificateOf("01")) == replace(FIRST, leaf=b"", issuer=b"", wit="")
+    store.close()

@@ -61,6 +61,9 @@ GATHER_SECONDS: Final = 0.001  # within which a crowd sends one more change
 GATHER_TURNS: Final = 5
 
 _FROZEN: Final = "SELECT 1 FROM lineages WHERE id = ? AND frozen_at IS NOT NULL"
+_FORGET_ANSWERS: Final = (
+    "UPDATE certificates SET leaf = x'', issuer = x'', wit = '' WHERE not_after < ? AND wit <> ''"
+)
 _SCHEMA: Final = """
 CREATE TABLE entries (
   id TEXT PRIMARY KEY, spiffe_id TEXT NOT NULL UNIQUE, selectors TEXT NOT NULL, dns_names TEXT NOT
@@ -81,6 +84,11 @@ CREATE TABLE certificates (
 CREATE INDEX certificates_of ON certificates (spiffe_id, not_after);
 CREATE INDEX tokens_by_end ON join_tokens (expires_at);
 """
+# Without it, forgetting would read every certificate ever issued. It leaves the schema as readable
+# as it was, so stores made before it get it when they are opened.
+_INDEX: Final = (
+    "CREATE INDEX IF NOT EXISTS answers_by_end ON certificates (not_after) WHERE wit <> ''"
+)
 
 
 class SqliteStore:
@@ -229,6 +237,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise ConfigurationError(
             f"{path.name} has schema {version}; this release reads {SCHEMA_VERSION}", Reason.STORE
         )
+    connection.execute(_INDEX)
 
 
 def _write(connection: sqlite3.Connection, change: Change) -> None:
@@ -365,11 +374,7 @@ def _freeze(connection: sqlite3.Connection, change: FreezeLineage) -> None:
 def _forget(connection: sqlite3.Connection, change: Forget) -> None:
     connection.execute("DELETE FROM join_tokens WHERE expires_at < ?", (change.before,))
     connection.execute("DELETE FROM tombstones WHERE until < ?", (change.before,))
-    connection.execute(
-        "UPDATE certificates SET leaf = x'', issuer = x'', wit = ''"
-        " WHERE not_after < ? AND wit <> ''",
-        (change.before,),
-    )
+    connection.execute(_FORGET_ANSWERS, (change.before,))
 
 
 def _require_entry(connection: sqlite3.Connection, entry: str) -> None:
