@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import wait
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -214,4 +215,34 @@ def test_forgetting_reads_only_what_it_forgets_in_an_older_store_too(tmp_path: P
     assert [p[3] for p in plan] == ["SEARCH certificates USING INDEX answers_by_end (not_after<?)"]
     put(store, Forget(61.5))
     assert store.read(CertificateOf("01")) == replace(FIRST, leaf=b"", issuer=b"", wit="")
+    store.close()
+
+
+class ClosingMeanwhile:
+    """A line whose store is closed by another thread while somebody looks at its length."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._line = store._waiting
+        self.closing = threading.Thread(target=store.close)
+
+    def qsize(self) -> int:
+        if self.closing.ident is None:  # the store's own thread looks too
+            self.closing.start()
+            self.closing.join(0.2)
+        return 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._line, name)
+
+
+def test_a_change_that_meets_the_end_of_its_store_is_answered(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "records.db")
+    line = ClosingMeanwhile(store)
+    store._waiting = cast("Any", line)
+    assert store.apply(AddEntry(ENTRY)).result(10) is None
+    line.closing.join(10)
+    with pytest.raises(StoreUnavailable, match="closed"):
+        put(store, AddEntry(ENTRY))
+    store = SqliteStore(tmp_path / "records.db")
+    assert store.read(Entries()) == (ENTRY,)
     store.close()

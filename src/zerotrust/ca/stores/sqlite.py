@@ -84,9 +84,7 @@ CREATE TABLE certificates (
 CREATE INDEX certificates_of ON certificates (spiffe_id, not_after);
 CREATE INDEX tokens_by_end ON join_tokens (expires_at);
 """
-# Without it, forgetting would read every certificate ever issued. It leaves the schema as readable
-# as it was, so stores made before it get it when they are opened.
-_INDEX: Final = (
+_INDEX: Final = (  # older stores get it when they are opened: it changes nothing they say
     "CREATE INDEX IF NOT EXISTS answers_by_end ON certificates (not_after) WHERE wit <> ''"
 )
 
@@ -105,7 +103,7 @@ class SqliteStore:
             except sqlite3.Error as exc:
                 raise ConfigurationError(f"{path.name}: {exc}", Reason.STORE) from exc
             undo.pop_all()
-        self._reading = threading.Lock()
+        self._reading, self._lining_up = threading.Lock(), threading.Lock()
         self._waiting: queue.SimpleQueue[tuple[Change, Future[None]] | None] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._write, name="zerotrust-ca-store", daemon=True)
@@ -123,22 +121,25 @@ class SqliteStore:
     def apply(self, change: Change) -> Future[None]:
         """Put the change in line for the next commit."""
         done: Future[None] = Future()
-        if self._closed:
-            done.set_exception(StoreUnavailable("the store is closed"))
-        elif self._waiting.qsize() >= MAX_WAITING:
-            done.set_exception(StoreUnavailable("too many changes wait for the disk"))
-        else:
-            self._waiting.put((change, done))
+        with self._lining_up:  # nobody comes to stand behind the end of the line
+            if self._closed:
+                done.set_exception(StoreUnavailable("the store is closed"))
+            elif self._waiting.qsize() >= MAX_WAITING:
+                done.set_exception(StoreUnavailable("too many changes wait for the disk"))
+            else:
+                self._waiting.put((change, done))
         return done
 
     def close(self) -> None:
         """Commit what waits and let go of the file."""
-        if self._closed:
-            return
-        self._closed = True
-        self._waiting.put(None)
+        with self._lining_up:
+            if self._closed:
+                return
+            self._closed = True
+            self._waiting.put(None)
         self._thread.join()
-        self._reader.close()
+        with self._reading:
+            self._reader.close()
         self._writer.close()
         os.close(self._lock_file)
 
@@ -204,10 +205,7 @@ class SqliteStore:
 
 
 def hold(path: Path) -> int:
-    """Take the exclusive lock on a CA's files.
-
-    Return its descriptor or raise ConfigurationError(STORE).
-    """
+    """Lock a CA's files for us alone; return the descriptor or raise ConfigurationError(STORE)."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
