@@ -3,6 +3,7 @@
 1. What can be found wrong before a process is started is found by the parent: policy, identity,
    address.
 2. The identity is opened once, by whoever is not a worker.
+3. An application that cannot be imported is one message that says where, not a traceback.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import os
 import signal
 import socket
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final
 
 import uvicorn
+from uvicorn.importer import ImportFromStringError, import_from_string
 
 from zerotrust import settings
 from zerotrust.asgi.health import HealthPort
@@ -33,7 +36,7 @@ from zerotrust.asgi.server import (
 )
 from zerotrust.asgi.workers import Inheritance, Workers
 from zerotrust.audit import AuditLog, JsonLinesSink
-from zerotrust.core.errors import ConfigurationError
+from zerotrust.core.errors import ConfigurationError, ZeroTrustError
 from zerotrust.workload.identity import WorkloadIdentity
 from zerotrust.workload.policy_file import PolicyFile
 from zerotrust.workload.snapshot_feed import SnapshotFeed
@@ -70,7 +73,7 @@ class Serving:
     def _serve_alone(self) -> int:
         self._tell_identity(self._identity_url())
         config = self._config(workers=1)
-        config.load()
+        _load(config)
         with bind(config.host, config.port) as sock:
             _announce(sock)
             return _run(config, sock)
@@ -81,7 +84,7 @@ class Serving:
         config = self._config(
             workers=1, shared=inherited.workers > 1, on_started=inherited.report_ready
         )
-        config.load()
+        _load(config)
         with inherited.listener() as sock:
             return _run(config, sock)
 
@@ -141,6 +144,33 @@ class Serving:
             return
         with contextlib.closing(HealthPort(self.health_port)):
             yield
+
+
+def _load(config: Config) -> None:
+    """Import the application as uvicorn would, and protect it; raise ConfigurationError."""
+    try:
+        config.app = import_from_string(config.app)
+    except ZeroTrustError:
+        raise
+    except ImportFromStringError as exc:
+        raise ConfigurationError(
+            f"{exc} Write module:attribute, and with --app-dir where the module lies"
+        ) from exc
+    except Exception as exc:
+        _LOG.debug("%s fails to import", config.app, exc_info=True)
+        raise ConfigurationError(
+            f"{config.app} fails to import: {type(exc).__name__}: {exc}{_place(exc)}; "
+            "--log-level debug shows how it came to that"
+        ) from exc
+    config.load()
+
+
+def _place(exc: Exception) -> str:
+    if isinstance(exc, SyntaxError):  # says itself where
+        return ""
+    frames = traceback.extract_tb(exc.__traceback__)
+    ours = [frame for frame in frames if not frame.filename.startswith("<frozen")]
+    return f" ({ours[-1].filename}, line {ours[-1].lineno})"
 
 
 def _announce(sock: socket.socket) -> None:
