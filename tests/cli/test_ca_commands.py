@@ -11,8 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from support.tools import tool
+from zerotrust.ca import server
+from zerotrust.ca.server import Listeners
+from zerotrust.cli import cli
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMAND = [sys.executable, "-P", "-m", "zerotrust"]
@@ -103,8 +109,6 @@ def test_openssl_accepts_what_was_issued(
     run("entry", "create", "spiffe://example.org/web")
     run("token", "create", "spiffe://example.org/web", "--out", "token")
     assert run("svid", "fetch", "--identity", "ca:token", "--out", "id").returncode == 0
-    from cryptography.hazmat.primitives.serialization import Encoding
-
     from zerotrust.cli.svid import kept
 
     (bundle,) = kept(tmp_path / "id").bundles
@@ -159,6 +163,38 @@ def test_a_token_needs_an_entry_and_a_new_file(
     run("entry", "create", "spiffe://example.org/web")
     taken = run("token", "create", "spiffe://example.org/web", "--out", "token")
     assert (taken.returncode, "exists already" in taken.stderr) == (1, True)
+
+
+def test_a_token_can_be_bound_to_a_key(
+    run: Run, ca: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    run("entry", "create", "spiffe://example.org/web")
+    create = ("token", "create", "spiffe://example.org/web", "--out", "token", "--csr-key")
+    missing = run(*create, "nowhere.pem")
+    assert (missing.returncode, "nowhere.pem" in missing.stderr) == (1, True)
+    refused = run(*create, "issuing")
+    assert (refused.returncode, "neither a public key nor a CSR" in refused.stderr) == (1, True)
+    other = Ed25519PrivateKey.generate().public_key()
+    pem = other.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "other.pem").write_bytes(pem)
+    assert run(*create, "other.pem").returncode == 0
+    fetched = run("svid", "fetch", "--identity", "ca:token", "--out", "id")
+    assert (fetched.returncode, "ZT6001" in fetched.stderr) == (1, True), fetched.stderr
+
+
+def test_the_users_that_may_administer_a_ca_are_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(*INIT).returncode == 0
+    asked: list[Listeners] = []
+    monkeypatch.setattr(server, "run", lambda _, listeners, **__: asked.append(listeners))
+    monkeypatch.chdir(tmp_path)
+    argv = ["ca", "run", "ca", "--passphrase-file", "issuing"]
+    for more in ([], ["--admin-uid", "0", "--admin-uid", "1000"]):
+        assert CliRunner().invoke(cli, [*argv, *more]).exit_code == 0
+    assert [listeners.admin_uids for listeners in asked] == [(), (0, 1000)]
+    for wrong in ("-1", "root"):
+        assert CliRunner().invoke(cli, [*argv, "--admin-uid", wrong]).exit_code == 2
 
 
 def test_a_ca_that_is_not_running_is_unavailable(run: Run) -> None:

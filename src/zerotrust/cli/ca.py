@@ -77,6 +77,13 @@ def init(
 @click.option("--mtls", default="127.0.0.1:8442", show_default=True, help="For renewal and admin.")
 @click.option("--host", "hosts", multiple=True, help="A DNS name under which it is reached.")
 @click.option("--policy", type=_FILE, help="Who may administer it from elsewhere.")
+@click.option(
+    "--admin-uid",
+    "admin_uids",
+    type=click.IntRange(min=0),
+    multiple=True,
+    help="A user besides its own, such as 0, that may administer it here.",
+)
 @click.option("--max-lineage-age", type=Duration(), help="Attest anew after this; default never.")
 @click.option("--dev", is_flag=True, hidden=True, help="DIRECTORY is that of `dev up`.")
 @_ordinary
@@ -86,6 +93,7 @@ def run(
     mtls: str,
     hosts: tuple[str, ...],
     policy: Path | None,
+    admin_uids: tuple[int, ...],
     max_lineage_age: float | None,
     dev: bool,
     passphrase_file: Path | None,
@@ -111,7 +119,8 @@ def run(
     with open_ca(directory, passphrase, now=clock.now(), settings=settings) as ca:
         click.echo(f"{ca.id}: enrol at {bootstrap}, renew at {mtls}", err=True)
         click.echo(f"next: zerotrust entry create ID --ca {directory}", err=True)
-        serve(ca, Listeners(bootstrap, mtls, directory / SOCKET), policy=policy)
+        listeners = Listeners(bootstrap, mtls, directory / SOCKET, admin_uids=admin_uids)
+        serve(ca, listeners, policy=policy)
 
 
 command.add_command(rotate_issuer)

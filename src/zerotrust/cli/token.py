@@ -27,9 +27,17 @@ def command() -> None:
 @click.option("--ca", "directory", type=click.Path(path_type=Path), default=Path("ca"))
 @click.option("--address", help="host:port of the CA's bootstrap port, as the workload sees it.")
 @click.option("--ttl", type=Duration(), default="5m", show_default=True)
+@click.option("--csr-key", type=click.Path(path_type=Path), help="Serve this key (or CSR) only.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A new file (0600).")
 @json_option
-def create(spiffe_id: str, directory: Path, address: str | None, ttl: float, out: Path) -> None:
+def create(
+    spiffe_id: str,
+    directory: Path,
+    address: str | None,
+    ttl: float,
+    csr_key: Path | None,
+    out: Path,
+) -> None:
     """Make a token that gives a workload the identity SPIFFE_ID, once.
 
     It is written to a file and never printed: it is a secret.
@@ -39,9 +47,14 @@ def create(spiffe_id: str, directory: Path, address: str | None, ttl: float, out
 
     if out.exists():
         raise ConfigurationError(f"{out} exists already; name a new file")
+    key = None
+    if csr_key is not None:
+        from zerotrust.cli.csr_key import read_csr_key
+
+        key = read_csr_key(csr_key)
     client = admin_of(directory)
     entry = entry_of(client, spiffe_id)
-    token = client.create_token(entry.id, address=address, ttl=ttl)
+    token = client.create_token(entry.id, address=address, ttl=ttl, csr_key=key)
     write_private(out, token.dump().encode())
     show(
         {"file": str(out), "id": str(entry.spiffe_id), "address": token.address, "ttl": ttl},

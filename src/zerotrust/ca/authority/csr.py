@@ -50,22 +50,28 @@ def verify_csr(der: bytes) -> CertificationKey:
         empty = not list(csr.subject) and not len(csr.attributes)
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
         raise _refused("not a CSR with a key of a known kind") from exc
-    if not _is_allowed(key):
-        raise _refused("a key is P-256, P-384 or Ed25519")
+    allowed = require_allowed(key)
     if digest is not None and not isinstance(digest, _HASHES):
         raise _refused("a CSR is signed over SHA-256, SHA-384 or SHA-512")
     if not empty:
         raise _refused("a CSR has no subject, no attributes and no extensions here")
     if not csr.is_signature_valid:
         raise _refused("the CSR's signature does not hold")
-    assert isinstance(key, PublicKey)
-    return CertificationKey(key, key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    return CertificationKey(allowed, spki_of(allowed))
 
 
-def _is_allowed(key: object) -> bool:
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        return key.curve.name in _CURVES
-    return isinstance(key, ed25519.Ed25519PublicKey)
+def require_allowed(key: object) -> PublicKey:
+    """Return a public key of a kind that is certified here; raise RequestRefused(CSR)."""
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
+        return key
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return key
+    raise _refused("a key is P-256, P-384 or Ed25519")
+
+
+def spki_of(key: PublicKey) -> bytes:
+    """Return the key as a DER SubjectPublicKeyInfo (RFC 5280 section 4.1)."""
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _refused(detail: str) -> RequestRefused:
