@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -255,6 +256,15 @@ def test_a_port_in_use_is_one_message(run: Run) -> None:
             "ca", "run", "ca", "--bootstrap", f"127.0.0.1:{port}", "--passphrase-file", "issuing"
         )
     assert (done.returncode, "ZT1006" in done.stderr) == (1, True)
+
+
+def test_a_ca_says_where_it_listens_and_only_then(
+    run: Run, ca: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    told = re.search(r"enrol at 127\.0\.0\.1:(\d+), renew", (tmp_path / "ca.log").read_text())
+    assert told
+    with socket.create_connection(("127.0.0.1", int(told[1])), timeout=5):
+        pass
 
 
 def test_a_root_is_replaced_in_three_steps(run: Run, tmp_path: Path) -> None:

@@ -70,13 +70,16 @@ def run(
     policy: str | os.PathLike[str] | None = None,
     audit: AuditLog | None = None,
     rates: Rates | None = None,
+    on_bound: Callable[[str, str], None] = lambda _bootstrap, _mtls: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Without `policy` any identity of the trust domain may renew, nobody administers.
+    Without `policy` any identity of the trust domain may renew, nobody administers. `on_bound` is
+    told both addresses (`host:port`) once every listener is bound.
     """
     service = _Service(ca, listeners or Listeners(), policy, audit, rates)
     with service.opened(), asyncio.Runner(loop_factory=service.loop_factory()) as runner:
+        on_bound(*service.addresses)
         runner.run(service.serve(signals=True))
 
 

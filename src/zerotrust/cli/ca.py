@@ -116,11 +116,14 @@ def run(
 
     passphrase = read_passphrase("issuing keys", passphrase_file, variable=True)
     settings = CaSettings(max_lineage_age=max_lineage_age, hosts=hosts)
+    listeners = Listeners(bootstrap, mtls, directory / SOCKET, admin_uids=admin_uids)
     with open_ca(directory, passphrase, now=clock.now(), settings=settings) as ca:
-        click.echo(f"{ca.id}: enrol at {bootstrap}, renew at {mtls}", err=True)
-        click.echo(f"next: zerotrust entry create ID --ca {directory}", err=True)
-        listeners = Listeners(bootstrap, mtls, directory / SOCKET, admin_uids=admin_uids)
-        serve(ca, listeners, policy=policy)
+
+        def tell(bootstrap: str, mtls: str) -> None:
+            click.echo(f"{ca.id}: enrol at {bootstrap}, renew at {mtls}", err=True)
+            click.echo(f"next: zerotrust entry create ID --ca {directory}", err=True)
+
+        serve(ca, listeners, policy=policy, on_bound=tell)
 
 
 command.add_command(rotate_issuer)
