@@ -26,6 +26,7 @@ from typing import Final
 from zerotrust import clock
 from zerotrust.core.errors import (
     BadBundle,
+    CertificateRejected,
     ConfigurationError,
     MalformedError,
     NotYetIssued,
@@ -158,12 +159,21 @@ def _judged(files: _Files, previous: Snapshot | None, now: float, *, dev: bool) 
         own = _not_older(parse(origin, files.bundle, allow_dev=dev), previous)
     # 3. It vouches for us; unless it vouches for nobody any more.
     if own.x509_authorities:
-        verify_x509_svid(svid.chain_der, BundleSet([own]), now)
+        _require_proven(svid, own, now)
     # 4. The bundles of others, each under its own name.
     foreign = [_federated(*named, own, previous, dev=dev) for named in files.federated]
     # 5. Our token, for us and for the key beside it.
     wit = _credential(files, svid, own, now)
     return Snapshot(svid, wit, BundleSet([own, *foreign]), dev=own.is_dev)
+
+
+def _require_proven(svid: X509Svid, own: TrustBundle, now: float) -> None:
+    try:
+        verify_x509_svid(svid.chain_der, BundleSet([own]), now)
+    except CertificateRejected as exc:
+        if exc.reason is Reason.PEER_NOT_YET_VALID:  # of our own certificate: the likelier cause
+            exc.detail = f"svid.pem: {exc.detail}; look at this machine's clock"
+        raise
 
 
 def _federated(
