@@ -75,7 +75,7 @@ def _serving(command: str, here: Path) -> Iterator[None]:
     log = here / f"serve-{ports[0]}.log"
     with log.open("w") as output:
         server = subprocess.Popen(
-            ["bash", "-c", f"exec {command}"],
+            ["sh", "-c", f"exec {command}"],
             cwd=here,
             env=_environment(),
             stdout=output,
@@ -107,7 +107,7 @@ def _await_port(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
 
 def _sh(command: str, here: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", "-c", command],
+        ["sh", "-c", command],
         cwd=here,
         env=_environment(),
         capture_output=True,
