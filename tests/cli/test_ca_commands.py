@@ -20,6 +20,8 @@ from support.tools import tool
 from zerotrust.ca import server
 from zerotrust.ca.server import Listeners
 from zerotrust.cli import cli
+from zerotrust.core.errors import ConfigurationError
+from zerotrust.workload import hygiene
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMAND = [sys.executable, "-P", "-m", "zerotrust"]
@@ -181,6 +183,19 @@ def test_a_token_can_be_bound_to_a_key(
     assert run(*create, "other.pem").returncode == 0
     fetched = run("svid", "fetch", "--identity", "ca:token", "--out", "id")
     assert (fetched.returncode, "ZT6001" in fetched.stderr) == (1, True), fetched.stderr
+
+
+@pytest.mark.parametrize("command", ["init", "run", "rotate-issuer", "rotate-root"])
+def test_whoever_opens_a_key_lets_nobody_read_its_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def harden() -> None:
+        raise ConfigurationError("this comes first")
+
+    monkeypatch.setattr(hygiene, "harden_process", harden)
+    more = {"init": ["--trust-domain", "example.org"], "rotate-root": ["prepare"]}
+    argv = ["ca", command, str(tmp_path / "ca"), *more.get(command, [])]
+    assert "this comes first" in CliRunner().invoke(cli, argv).stderr
 
 
 def test_the_users_that_may_administer_a_ca_are_named(

@@ -50,7 +50,9 @@ def init(
     """Make a CA in DIRECTORY: a root that only rotation needs, and the keys that issue."""
     from zerotrust import clock
     from zerotrust.ca.service import init_ca
+    from zerotrust.workload.hygiene import harden_process
 
+    harden_process()
     domain = TrustDomain.parse(trust_domain)
     root = read_passphrase("root key", root_passphrase_file, variable=False, new=True)
     issuing = read_passphrase("issuing keys", passphrase_file, variable=True, new=True)

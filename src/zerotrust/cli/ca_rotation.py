@@ -33,7 +33,9 @@ def rotate_issuer(
     """Give the CA in DIRECTORY new issuing keys. Stop it first."""
     from zerotrust import clock
     from zerotrust.ca import rotation
+    from zerotrust.workload.hygiene import harden_process
 
+    harden_process()
     state = rotation.rotate_issuer(
         directory,
         root_passphrase=read_passphrase("root key", root_passphrase_file, variable=False),
@@ -64,6 +66,9 @@ def rotate_root(
     """Replace the root of the CA in DIRECTORY: prepare, activate, drop. Stop it for each step."""
     from zerotrust import clock
     from zerotrust.ca import rotation
+    from zerotrust.workload.hygiene import harden_process
+
+    harden_process()
 
     def root() -> bytes:
         return read_passphrase("root key", root_passphrase_file, variable=False)

@@ -56,7 +56,7 @@ def run(name: str, directory: Path, argv: tuple[str, ...]) -> None:
     for warning in environment_warnings():
         click.echo(f"warning: {warning}", err=True)
     token = dev.mint(directory, name)
-    harden_process()
+    harden_process()  # exec makes a process dumpable again; that it writes no core stays (prctl(2))
     given = {settings.IDENTITY: f"ca:{token}", settings.DEV: "1"}
     environment = {**os.environ, **given}  # noqa: TID251 - handed on, not read
     try:
