@@ -12,11 +12,11 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+from zerotrust.ca.answers import done, recorded, refused
 from zerotrust.ca.attestors.join_token import REFUSAL, JoinTokenAttestor
 from zerotrust.ca.attestors.unix import UnixAttestor
 from zerotrust.ca.authority.attestation import Attestor, Connection, entitle
@@ -79,6 +79,7 @@ from zerotrust.core.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from zerotrust.core.spiffe.bundle import TrustBundle
     from zerotrust.core.spiffe.x509_svid import VerifiedSvid
@@ -187,8 +188,7 @@ class CertificateAuthority:
         """Make a one-time token for one entry, valid `ttl` seconds.
 
         `address` is `host:port` of the bootstrap listener as the workload reaches it, `csr_key`
-        the SHA-256 of the only
-        SPKI the token serves.
+        the SHA-256 of the only SPKI the token serves.
         """
         if not MIN_TOKEN_TTL <= ttl <= MAX_TOKEN_TTL:
             raise RequestRefused(
@@ -289,7 +289,7 @@ class CertificateAuthority:
             known = self.store.read(CertificateOf(attested.spent_on))
             if known is None or not same_keys(known, keys) or now >= known.not_after:
                 raise AttestationFailed(REFUSAL)
-            return _done(self._answer(known))
+            return done(self._answer(known))
         # 4. what the evidence entitles to
         if attested.entry is not None:
             bound = self.store.read(EntryOf(attested.entry))
@@ -329,7 +329,7 @@ class CertificateAuthority:
                 return self._freeze(lineage, now)
             if now >= child.not_after:  # the same holder, only late: nothing was stolen
                 raise NotEntitled(Reason.LINEAGE_TOO_OLD, "attest again: the answer has expired")
-            return _done(self._answer(child))
+            return done(self._answer(child))
         # 5. sign, and record it before anyone sees it
         certificate = self._issue(entry, keys, lineage.id, parent.serial, now)
         retry = (lambda: self._renew(request, svid, now, again=False)) if again else None
@@ -354,32 +354,14 @@ class CertificateAuthority:
     def _record(
         self, change: RecordIssue, retry: Callable[[], Future[Issued]] | None
     ) -> Future[Issued]:
-        answer = _pending()
-
-        def settle(done: Future[None]) -> None:
-            error = done.exception()
-            if error is None:
-                answer.set_result(self._answer(change.certificate))
-            elif isinstance(error, Conflict) and retry is not None:
-                _follow(retry, answer)
-            elif isinstance(error, Conflict):
-                answer.set_exception(StoreUnavailable(f"the records changed twice: {error}"))
-            else:
-                answer.set_exception(error)
-
-        self.store.apply(change).add_done_callback(settle)
-        return answer
+        return recorded(self.store.apply(change), lambda: self._answer(change.certificate), retry)
 
     def _freeze(self, lineage: Lineage, now: float) -> Future[Issued]:
-        answer = _pending()
         theft = NotEntitled(
             Reason.LINEAGE_FROZEN,
             "a renewed certificate was used again with other keys: frozen now",
         )
-        self.store.apply(FreezeLineage(lineage.id, now)).add_done_callback(
-            lambda done: answer.set_exception(done.exception() or theft)
-        )
-        return answer
+        return refused(self.store.apply(FreezeLineage(lineage.id, now)), theft)
 
 
 def _opened(
@@ -412,35 +394,3 @@ def _require_sound_records(store: Store, state: State) -> None:
         raise ConfigurationError(f"{where}: {exc.detail}", Reason.STORE) from exc
     except StoreUnavailable as exc:
         raise ConfigurationError(f"{STORE_FILE}: {exc.detail}", Reason.STORE) from exc
-
-
-def _pending() -> Future[Issued]:
-    """Return a future that its reader cannot cancel: what was begun is finished and recorded."""
-    future: Future[Issued] = Future()
-    future.set_running_or_notify_cancel()
-    return future
-
-
-def _done(issued: Issued) -> Future[Issued]:
-    future = _pending()
-    future.set_result(issued)
-    return future
-
-
-def _follow(retry: Callable[[], Future[Issued]], answer: Future[Issued]) -> None:
-    """Judge again on the store's own thread, which must not wait.
-
-    It only reads and puts in line.
-    """
-
-    def settle(done: Future[Issued]) -> None:
-        error = done.exception()
-        if error is None:
-            answer.set_result(done.result())
-        else:
-            answer.set_exception(error)
-
-    try:
-        retry().add_done_callback(settle)
-    except Exception as exc:  # noqa: BLE001 - whatever it is, the one who waits must learn it
-        answer.set_exception(exc)
