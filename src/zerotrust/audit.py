@@ -23,7 +23,7 @@ import select
 import stat
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -79,6 +79,9 @@ class Tally:
         self.count = self.written = 0
         self.micros = self.micros_written = 0
         self.dropped = False  # then nobody reads it any more: ask the log for a new one
+
+
+_FIELDS: Final = tuple(field.name for field in fields(AuditEvent) if field.name != "at")
 
 
 class Sink(Protocol):
@@ -300,13 +303,14 @@ class AuditLog:
 def line_of(event: AuditEvent) -> bytes:
     """Return the event as one line of ASCII JSON with its newline, at most MAX_LINE bytes."""
     at = datetime.fromtimestamp(event.at, UTC).isoformat(timespec="milliseconds")
-    fields: dict[str, object] = {"at": at.replace("+00:00", "Z")}
-    for name, value in asdict(event).items():
-        if name != "at" and value and not (name == "count" and value == 1):
-            fields[name] = value[:MAX_TEXT] if isinstance(value, str) else value
-    line = _ascii_json(fields)
+    shown: dict[str, object] = {"at": at.replace("+00:00", "Z")}
+    for name in _FIELDS:
+        value = getattr(event, name)
+        if value and not (name == "count" and value == 1):
+            shown[name] = value[:MAX_TEXT] if isinstance(value, str) else value
+    line = _ascii_json(shown)
     if len(line) >= MAX_LINE:
-        line = _ascii_json({k: v[:_SHORT] if isinstance(v, str) else v for k, v in fields.items()})
+        line = _ascii_json({k: v[:_SHORT] if isinstance(v, str) else v for k, v in shown.items()})
     return line + b"\n"
 
 
