@@ -2,75 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from zerotrust.cli.ca_folder import SOCKET
+from zerotrust.cli.ca_init import init
 from zerotrust.cli.ca_rotation import rotate_issuer, rotate_root
 from zerotrust.cli.duration import Duration
-from zerotrust.cli.output import json_option, show
 from zerotrust.cli.passphrase import read_passphrase
-from zerotrust.core.errors import ConfigurationError
-from zerotrust.core.spiffe.ids import TrustDomain
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 _directory = click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-
-
-def _passphrase_file(name: str, what: str) -> Callable[[Any], Any]:
-    return click.option(f"--{name}-file", type=_FILE, help=f"Holds the passphrase of {what}.")
-
-
-_ordinary = _passphrase_file("passphrase", "the issuing keys")
-_root = _passphrase_file("root-passphrase", "the root key")
+_ordinary = click.option("--passphrase-file", type=_FILE, help="Of the issuing keys.")
 
 
 @click.group()
 def command() -> None:
     """Set up and run a certificate authority."""
-
-
-@command.command()
-@_directory
-@click.option("--trust-domain", required=True, help="Such as example.org.")
-@click.option("--issuer-lifetime", type=Duration(), default="7d", show_default=True)
-@_ordinary
-@_root
-@json_option
-def init(
-    directory: Path,
-    trust_domain: str,
-    issuer_lifetime: float,
-    passphrase_file: Path | None,
-    root_passphrase_file: Path | None,
-) -> None:
-    """Make a CA in DIRECTORY: a root that only rotation needs, and the keys that issue."""
-    from zerotrust import clock
-    from zerotrust.ca.service import init_ca
-    from zerotrust.workload.hygiene import harden_process
-
-    harden_process()
-    domain = TrustDomain.parse(trust_domain)
-    root = read_passphrase("root key", root_passphrase_file, variable=False, new=True)
-    issuing = read_passphrase("issuing keys", passphrase_file, variable=True, new=True)
-    if root == issuing:
-        raise ConfigurationError("root and issuing keys need two different passphrases")
-    init_ca(
-        directory,
-        domain,
-        root_passphrase=root,
-        passphrase=issuing,
-        now=clock.now(),
-        issuer_lifetime=issuer_lifetime,
-    )
-    show(
-        {"directory": str(directory), "trust_domain": domain.name},
-        [f"made the CA of {domain.name} in {directory}"],
-        then=f"move {directory}/root-*.sealed to a safe place, then: zerotrust ca run {directory}",
-    )
 
 
 @command.command()
@@ -128,5 +78,6 @@ def run(
         serve(ca, listeners, policy=policy, on_bound=tell)
 
 
+command.add_command(init)
 command.add_command(rotate_issuer)
 command.add_command(rotate_root)
