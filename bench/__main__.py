@@ -22,6 +22,7 @@ ROOMS = (
     "issuance",
     "rotation",
     "memory",
+    "flood",
 )
 RESULTS = Path(__file__).with_name("results.json")
 

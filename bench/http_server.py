@@ -131,15 +131,15 @@ class Load:
         self.snapshot = snapshot
         self.client = self.ca.snapshot("web", bundles=snapshot.bundles)
         self._context = bare_context(self.client, server=False)
-        self._request = self._render()
-        self._sockets = [self._connect() for _ in range(CONNECTIONS)]
+        self.request = self._render()
+        self._sockets = [self.connect() for _ in range(CONNECTIONS)]
 
     def cost(self, requests: int) -> float:
         """Return server processor seconds per request."""
         before = cpu_of(self.process.pid or 0)
         for turn in range(requests // CONNECTIONS):
             for sock in self._sockets:
-                sock.sendall(self._request)
+                sock.sendall(self.request)
             for sock in self._sockets:
                 if not _answer(sock).startswith(b"HTTP/1.1 200"):
                     raise RuntimeError(f"the load was refused in turn {turn}")
@@ -173,10 +173,18 @@ class Load:
         ]
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
-    def _connect(self) -> ssl.SSLSocket:
+    def ask(self, sock: ssl.SSLSocket) -> None:
+        """Send one request and read its answer."""
+        sock.sendall(self.request)
+        if not _answer(sock).startswith(b"HTTP/1.1 200"):
+            raise RuntimeError("the load was refused")
+
+    def connect(self) -> ssl.SSLSocket:
+        """Return a new connection of the honest caller."""
         for _ in range(100):
             try:
                 raw = socket.create_connection(("127.0.0.1", self.port), timeout=5)
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock = self._context.wrap_socket(raw)
             except OSError:
                 time.sleep(0.05)

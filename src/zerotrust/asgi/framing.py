@@ -51,12 +51,14 @@ class Framing(_Base):
 
     def on_headers_complete(self) -> None:
         """Begin the exchange; what is raised here is answered with 400, and the connection ends."""
-        if self.parser.should_upgrade() and not self._may_upgrade():
+        upgrade = self.parser.should_upgrade()
+        if upgrade and not self._may_upgrade():
             raise ValueError("an upgrade that cannot be made hides where the request ends")
         if len(self.pipeline) >= MAX_PIPELINED:
             raise ValueError("too many requests at once")
         super().on_headers_complete()  # type: ignore[misc]
-        self.headers = _ClosedFields(self.headers)
+        # the scope has its list already; only the hand-over to a WebSocket reads this one again
+        self.headers = _ClosedFields(self.headers) if upgrade else _CLOSED
 
     def _may_upgrade(self) -> bool:
         wanted: bool = self._should_upgrade()  # type: ignore[attr-defined]
@@ -71,3 +73,6 @@ class _ClosedFields(list[tuple[bytes, bytes]]):
 
     def append(self, _: tuple[bytes, bytes]) -> None:
         """Drop a trailer."""
+
+
+_CLOSED: Final = _ClosedFields()
