@@ -106,6 +106,17 @@ def _constrained(
     return _below(name, Reason.PEER_CHAIN, openssl=openssl, extra=[(constraints, critical)])
 
 
+def _of_version_1(world: World) -> Chain:
+    """Leave out the version, which says 1 (RFC 5280 section 4.1), and put the lengths right."""
+    svid = world.own.issue("web")
+    der, field = svid.chain_der[0], b"\xa0\x03\x02\x01\x02"
+    assert (der[0:2], der[4:6], der[8:13]) == (b"\x30\x82", b"\x30\x82", field)
+    shorter = [(int.from_bytes(der[at : at + 2]) - len(field)).to_bytes(2) for at in (2, 6)]
+    der = b"\x30\x82" + shorter[0] + b"\x30\x82" + shorter[1] + der[13:]
+    chain = world.chain(svid)
+    return Chain((der, *chain.presented[1:]), (der, *chain.verified[1:]), svid)
+
+
 def _by_a_leaf(world: World) -> Chain:
     return world.chain(world.own.issue("web", issuer=world.own.issue("mallory")))
 
@@ -204,6 +215,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _patched("a negative serial number", NOT_AN_SVID, b"\x02\x01\x01", b"\x02\x01\xff", serial=1),
     _patched("version 2", NOT_AN_SVID, b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x01"),
     _patched("version 1", NOT_AN_SVID, b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x00"),
+    Mutant("version 1 and extensions", _of_version_1, NOT_AN_SVID),
     _patched(
         "a version there is not", NOT_AN_SVID, b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x09"
     ),
@@ -243,6 +255,12 @@ MUTANTS: tuple[Mutant, ...] = (
         Reason.PEER_CHAIN,
         openssl=True,
         uris=["spiffe://example.org/ca"],
+    ),
+    _below(
+        "an issuer of the wimse scheme",
+        Reason.PEER_CHAIN,
+        openssl=True,
+        uris=["wimse://example.org"],
     ),
     _below("an issuer whose ID is none", Reason.PEER_CHAIN, openssl=True, uris=["example.org"]),
     _below(

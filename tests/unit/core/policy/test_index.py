@@ -34,3 +34,18 @@ def test_the_same_calls_have_one_number(one: str, same: str) -> None:
     number = index.add(parse_route(one))
     assert index.add(parse_route(same)) == number != first
     assert index.add(parse_route("POST /last")) == number + 1
+
+
+def test_a_wildcard_is_no_empty_segment() -> None:
+    index = RouteIndex()
+    number = index.add(parse_route("GET /orders/{id}"))
+    assert list(index.find("GET", "/orders/7")) == [number]
+    assert list(index.find("GET", "/orders/")) == []
+
+
+@pytest.mark.parametrize("text", ["*", "...", "web"])
+def test_a_caller_of_another_trust_domain_is_not_found_by_its_path(text: str) -> None:
+    index: PrincipalIndex[list[int]] = PrincipalIndex(OWN, list)
+    entry = index.add(parse_principal(text, OWN))
+    assert index.find(OWN.id("web")) == [entry]
+    assert index.find(TrustDomain("partner.example").id("web")) == []

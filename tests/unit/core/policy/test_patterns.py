@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from zerotrust.core.errors import BadPolicy
@@ -8,6 +10,7 @@ from zerotrust.core.policy.patterns import (
     parse_caller,
     parse_principal,
     parse_route,
+    shown,
     split_call,
 )
 from zerotrust.core.spiffe.ids import SpiffeId, TrustDomain
@@ -100,6 +103,8 @@ def test_what_is_no_principal_is_refused(text: str) -> None:
         ("GET /files/{path...}", "GET", "/files/", True),
         ("GET /files/{path...}", "GET", "/files", False),
         ("GET /{path...}", "GET", "/", True),
+        ("GET /{path...}", "POST", "/a", False),
+        ("GET /{path...}", "WS", "/a", False),
         ("* /admin", "DELETE", "/admin", True),
         ("* /admin", "WS", "/admin", False),
         ("* /admin", "grpc", "/admin", False),
@@ -199,6 +204,45 @@ def test_a_template_covers_segment_by_segment(
 def test_what_is_no_route_is_refused(text: str) -> None:
     with pytest.raises(PolicyFault):
         parse_route(text)
+
+
+@pytest.mark.parametrize(
+    ("read", "start"), [(lambda text: parse_principal(text, OWN), "a"), (parse_route, "GET /a")]
+)
+def test_texts_and_segments_are_bounded_to_the_last_one(
+    read: Callable[[str], object], start: str
+) -> None:
+    longest, most = start + "a" * (2048 - len(start)), start + "/a" * 63
+    assert read(longest)
+    assert read(most)
+    with pytest.raises(PolicyFault, match="2048 characters"):
+        read(longest + "a")
+    with pytest.raises(PolicyFault, match="64 segments"):
+        read(most + "/a")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a//b", "no leading, trailing or double slash"),
+        ("a/.../b", "stands only at the end"),
+        ("we*", "is one whole segment"),
+        ("a b", "segments are made of"),
+    ],
+)
+def test_a_fault_in_a_caller_says_how_to_mend_it(text: str, said: str) -> None:
+    with pytest.raises(PolicyFault, match=said):
+        parse_principal(text, OWN)
+
+
+def test_a_star_in_a_path_is_told_how_to_name_a_segment() -> None:
+    with pytest.raises(PolicyFault, match=r"write \{name\} for one segment"):
+        parse_route("GET /*")
+
+
+def test_what_is_shown_of_a_text_is_cut_after_eighty_characters() -> None:
+    assert shown("a" * 80) == repr("a" * 80)
+    assert shown("a" * 81) == repr("a" * 80) + "..."
 
 
 @pytest.mark.parametrize("text", ["a/*", "*", "a/...", "..."])

@@ -94,6 +94,12 @@ def test_what_is_written_reads_back_the_same() -> None:
     assert format_policy(parse(text)) == text
 
 
+def test_what_is_not_said_is_not_written() -> None:
+    text = HEAD + '\n[[allow]]\nid = "a"\nfrom = ["web"]\nto = ["GET /"]\n'
+    text += '\n[[test]]\nname = "t"\nas = "web"\ndo = "GET /"\nwant = "allow"\n'
+    assert format_policy(parse(text)) == text
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -151,6 +157,7 @@ def test_what_is_written_reads_back_the_same() -> None:
         ('do = "GET /orders/42"', 'do = "orders"', ":37: test[1].do: "),
         ('"allow:orders-read"', '"allow:no-batch"', ":38: test[1].want: "),
         ('"deny:path.ambiguous"', '"deny:whatever"', ":45: test[2].want: "),
+        ('want = "allow:orders-read"', 'wants = "allow"', ":38: test[1].wants: no such key"),
         ("[[deny]]", "[deny]", ":29: deny: must be tables"),
         ("[[deny]]", "[[denied]]", ":29: denied: no such key"),
     ],
@@ -190,6 +197,7 @@ def test_a_lone_word_is_a_path_where_there_are_no_aliases() -> None:
         ('a = "x', ":1: not TOML: "),
         ("a = '''x\n\n", ":3: not TOML: "),
         ("[[allow]\n", ":1: not TOML: "),
+        ('a = "x\n[a' + ".a" * 9 + "]", ":1: not TOML: "),
         (b"schema = 1\n\xff", ":2: not UTF-8"),
         ("\n\na = [[[[[1]]]]]", ":3: brackets nested"),
         ("a = " + "[" * 100_000, ":1: brackets nested"),
@@ -217,6 +225,54 @@ def test_dots_and_brackets_inside_of_texts_are_only_text() -> None:
 
 def test_a_text_that_is_too_long_is_not_even_decoded() -> None:
     assert "at most" in refusal(b"\xff" * (MAX_BYTES + 1))
+
+
+def test_a_text_may_be_as_long_as_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(syntax, "MAX_BYTES", len(GOOD))
+    assert parse(GOOD)
+    assert "at most" in refusal(GOOD + "\n")
+
+
+@pytest.mark.parametrize("tables", ["3", '["x"]', "{ id = 1 }"])
+def test_rules_that_are_no_tables_are_refused(tables: str) -> None:
+    assert refusal(f"{HEAD}deny = {tables}").startswith("policy.toml:5: deny: must be tables")
+
+
+@pytest.mark.parametrize(
+    ("most", "more"),
+    [
+        ("a = [[[[1]]]]", "a = [[[[[1]]]]]"),
+        ("a" + ".a" * 7 + " = 1", "a" + ".a" * 8 + " = 1"),
+        ("a.a = 1\n" * 9, "a.a = 1\n" * 9 + "[" + "a." * 8 + "a]"),
+        ("a = [1.5\n, 1.5\n]" * 5, "a = [1" + ".5" * 8 + "]"),
+    ],
+    ids=["brackets", "dots", "dots of many keys", "dots of many numbers"],
+)
+def test_the_bare_text_is_bounded_to_the_last_bracket_and_dot(most: str, more: str) -> None:
+    outline.refuse_sprawl(most, most_tables=99)
+    with pytest.raises(outline.Sprawl):
+        outline.refuse_sprawl(more, most_tables=99)
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("a.b = 1", [(1, "=", ["a", "b"])]),
+        ("[[a]] # x\nb = 2", [(1, "[[", ["a"]), (2, "=", ["b"])]),
+        ("# x\na = [\n{ b = 1 },\n]\nc = 2", [(2, "=", ["a"]), (5, "=", ["c"])]),
+    ],
+)
+def test_the_outline_holds_the_keys_that_stand_in_no_bracket(
+    text: str, keys: list[tuple[int, str, list[str]]]
+) -> None:
+    assert list(outline.outline(text)) == keys
+
+
+def test_a_key_of_the_file_is_not_looked_for_in_its_tables() -> None:
+    assert outline.line_of("a = 1\nb = 1\n[t]\nb = 1", ("b",)) == 2
+    assert outline.line_of("a = 1\n[t]\nb = 1", ("b",)) == 1
+    assert outline.line_of("a = 1\n[t]\nb.x = 1", ("b", "y")) == 1
+    assert outline.line_of("a.x = 1\na.y = 1", ("a", "x")) == 1
 
 
 def test_tables_are_counted_before_parsing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,6 +154,18 @@ def test_an_older_bundle_is_refused_even_with_the_same_roots(home: Home) -> None
     assert caught.value.reason is Reason.ANCHOR_UNANNOUNCED
 
 
+def test_a_bundle_that_has_lost_its_sequence_is_refused(home: Home) -> None:
+    bundle, said = home.ca.bundle, home.ca.published.anchors
+    for held in (bundle, replace(bundle, sequence=None)):
+        assert Trust(held).follow(Published(bundle.dump(), said), dev=True).bundle == bundle
+    newer = replace(bundle, sequence=1)
+    bare = json.loads(bundle.dump())
+    del bare["spiffe_sequence"]
+    with pytest.raises(CertificateRejected) as caught:
+        Trust(newer).follow(Published(json.dumps(bare).encode(), said), dev=True)
+    assert caught.value.reason is Reason.ANCHOR_UNANNOUNCED
+
+
 def test_a_bundle_nobody_states_is_refused(home: Home) -> None:
     bare = Published(home.ca.published.bundle, ())
     with pytest.raises(CertificateRejected) as caught:
@@ -183,6 +195,15 @@ def answer_for(path: str) -> Answered:
     published = Published(authority.bundle_document(), ())
     issued = Issued(svid.chain_der, wit, published, "localhost:8442")
     return Answered(issued, pending, Trust(authority.bundle))
+
+
+def test_a_bundle_that_changed_replaces_the_one_in_use() -> None:
+    answer = answer_for("web")
+    first = judged(answer)
+    assert judged(answer, first).bundles is first.bundles
+    newer = replace(answer.trust.bundle, sequence=2)
+    bundles = judged(replace(answer, trust=Trust(newer)), first).bundles
+    assert bundles == BundleSet([newer]) != first.bundles
 
 
 def test_an_answer_that_makes_a_workload_the_ca_is_refused() -> None:
