@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -86,6 +87,9 @@ class Target:
 def target() -> Iterator[Target]:
     target = Target()
     with target.served:
+        began = clock.now()
+        while int(clock.now()) <= began:  # a proof of the second in which a server began is stale
+            time.sleep(0.01)
         yield target
 
 
