@@ -274,9 +274,15 @@ def test_the_audit_line_holds_the_reason_and_never_a_token(served: Served, web: 
     answer = web.ask("/admin?secret=1", web.tokens())
     line = next(e for e in served.lines.events if e.id == answer.json["id"])
     assert answer.status == 403
-    assert (line.peer, line.route) == ("spiffe://example.org/web", "/admin")
+    assert (line.peer, line.route, line.rule) == ("spiffe://example.org/web", "/admin", "")
     assert "secret" not in repr(line)
     assert web.wit.token[:20] not in repr(served.lines.events)
+
+
+def test_the_audit_line_names_the_rule_that_denied(served: Served) -> None:
+    answer = served.caller("batch").ask("/echo")
+    line = next(e for e in served.lines.events if e.id == answer.json["id"])
+    assert (answer.status, line.rule) == (403, "nobody-from-batch")
 
 
 def test_a_header_that_looks_like_our_extension_changes_nothing(served: Served, web: Peer) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from support.identities import FixedIdentity
-from support.served import POLICY, Peer, Served, Wire, until
+from support.served import POLICY, Lines, Peer, Served, Wire, until
 from zerotrust import clock
+from zerotrust.asgi.connection import Connection
+from zerotrust.audit import AuditLog
 from zerotrust.core import guard as guard_module
 from zerotrust.core.spiffe.bundle import BundleSet
 from zerotrust.probe.forge import ForgedAuthority
@@ -152,6 +154,44 @@ def test_an_expired_intermediate_ends_a_warm_connection() -> None:
             assert wire.ask("/echo", tokens).status == 200
             until(lambda: clock.now() > ca.now + 3.2)
             assert wire.ask("/echo", tokens).status in {401, None}
+
+
+def test_what_a_connection_remembered_ends_with_it() -> None:
+    with Served() as served:
+        web, state = served.caller(), served.server.server_state
+        with web.connect() as wire:
+            assert wire.ask("/echo", web.tokens()).status == 200
+            [protocol] = state.connections
+            connection: Connection = protocol.connection  # type: ignore[union-attr]
+            assert connection.exchange is not None
+            assert connection.memo._entries
+        until(lambda: connection.exchange is None and not connection.memo._entries)
+        until(lambda: not state.connections)
+
+
+def test_a_warm_call_is_a_line_of_its_own_where_the_audit_log_is_required() -> None:
+    lines = Lines()
+    with Served(audit=AuditLog(lines, required=True)) as served:
+        web = served.caller()
+        with web.connect() as wire:
+            tokens = web.tokens()
+            for _ in range(3):
+                assert wire.ask("/echo", tokens).status == 200
+        assert len(lines.events) == 3
+
+
+def test_a_warm_call_is_counted_however_often_the_audit_log_is_written() -> None:
+    with Served() as served:
+        web = served.caller()
+        with web.connect() as wire:
+            tokens = web.tokens()
+            for flushes in (0, 2, 1):
+                for _ in range(flushes):
+                    served.app.audit.flush(clock.now())
+                assert wire.ask("/echo", tokens).status == 200
+        served.app.audit.flush(clock.now())
+        counted = [event.count for event in served.lines.events if event.kind == "calls.allowed"]
+        assert sum(counted) == 3
 
 
 @pytest.fixture

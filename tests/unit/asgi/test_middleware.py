@@ -5,6 +5,7 @@ import inspect
 import json
 import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +21,10 @@ from zerotrust.asgi.connection import PEER, TARGET, Connection, connection_of, t
 from zerotrust.asgi.identity_headers import HIDDEN
 from zerotrust.asgi.middleware import Protected
 from zerotrust.audit import AuditEvent, AuditLog
-from zerotrust.core.errors import ConfigurationError, RequestRejected
+from zerotrust.core.errors import BadPolicy, ConfigurationError, RequestRejected
 from zerotrust.core.policy.syntax import parse_policy
 from zerotrust.probe.forge import ForgedAuthority
+from zerotrust.workload.policy_file import PolicyFile
 
 Messages = list[dict[str, Any]]
 
@@ -109,7 +111,9 @@ def test_a_connection_without_tls_has_no_peer(ca: ForgedAuthority) -> None:
     assert connection.peer is None
     assert connection.is_over(0)
     faked = scope(extensions={PEER: connection, TARGET: b"/echo"})
-    assert run(protected(ca), faked)[0]["status"] == 401
+    lines = Lines()
+    assert run(protected(ca, audit=AuditLog(lines)), faked)[0]["status"] == 401
+    assert [line.peer for line in lines.events] == ["127.0.0.1"]
 
 
 @pytest.mark.parametrize(
@@ -135,8 +139,10 @@ def test_what_was_decided_under_other_names_of_ours_is_forgotten(
 
 @pytest.mark.parametrize("kind", ["http2", "quic", "", "HTTP", "telnet"])
 def test_an_unknown_scope_type_is_refused(ca: ForgedAuthority, kind: str) -> None:
+    lines = Lines()
     with pytest.raises(RequestRejected, match=r"scope\.unknown"):
-        run(protected(ca), scope(kind))
+        run(protected(ca, audit=AuditLog(lines)), scope(kind))
+    assert lines.reasons() == ["scope.unknown"]
 
 
 def test_lifespan_passes_unasked(ca: ForgedAuthority) -> None:
@@ -163,6 +169,23 @@ def test_an_exception_nobody_foresaw_is_a_refusal(
     assert "ZeroDivisionError" not in repr(sent)
 
 
+def test_refusals_that_are_no_fault_of_the_peer_do_not_end_its_connection(
+    ca: ForgedAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zerotrust.asgi.connection.peer_of", lambda _: _verified(ca))
+    for guard, failures in ((lambda *_: 1 / 0, 0), (Protected._current_guard, 10)):
+        monkeypatch.setattr(Protected, "_current_guard", guard)
+        app = protected(ca)
+        connection = Connection(asyncio.BaseTransport({"sockname": ("127.0.0.1", 1)}))
+        call = scope(
+            headers=[(b"host", b"localhost:1")], extensions={PEER: connection, TARGET: b"/echo"}
+        )
+        answers = [run(app, call)[0] for _ in range(10)]
+        assert connection.failures == failures
+        ends = (b"connection", b"close") in answers[-1]["headers"]
+        assert ends is bool(failures)
+
+
 def _verified(ca: ForgedAuthority) -> Any:
     from zerotrust.core.spiffe.x509_svid import accept_leaf
 
@@ -186,6 +209,56 @@ def test_an_audit_log_that_is_required_and_fails_refuses_the_call(
 def test_an_application_is_protected_once(ca: ForgedAuthority) -> None:
     with pytest.raises(ConfigurationError, match="already protected"):
         protected(ca, protected(ca))
+
+
+def test_an_application_is_protected_by_a_policy_of_its_own_trust_domain_alone(
+    ca: ForgedAuthority,
+) -> None:
+    other = parse_policy(POLICY.replace("example.org", "other.org").encode())
+    with pytest.raises(BadPolicy, match=r"other\.org"):
+        protect(unreachable, FixedIdentity(ca.snapshot("orders")), other)
+
+
+def test_an_application_without_an_audit_log_of_its_own_has_one(ca: ForgedAuthority) -> None:
+    app = protect(unreachable, FixedIdentity(ca.snapshot("orders")), parse_policy(POLICY.encode()))
+    assert isinstance(app.audit, AuditLog)
+
+
+def test_a_policy_file_keeps_the_alarm_it_came_with(ca: ForgedAuthority, tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY)
+    path.chmod(0o600)
+    told: list[str] = []
+    identity, mine = FixedIdentity(ca.snapshot("orders")), PolicyFile(path, alarm=told.append)
+    app = protect(unreachable, identity, mine, audit=AuditLog(Lines()))
+    assert app.policy is mine
+    assert mine.alarm == told.append
+    bare = PolicyFile(path)
+    protect(unreachable, identity, bare, audit=AuditLog(Lines()))
+    assert bare.alarm is not None
+
+
+def test_the_end_of_the_application_ends_what_follows_the_policy_and_writes_what_was_counted(
+    ca: ForgedAuthority, tmp_path: Path
+) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY)
+    path.chmod(0o600)
+    file, lines = PolicyFile(path), Lines()
+    following = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        following.append(file._stop)
+        guarded.audit.allowed(
+            now=clock.now(), peer="web", route="/", rule="r", mode="bound", micros=1
+        )
+
+    identity = FixedIdentity(ca.snapshot("orders"))
+    guarded = protect(app, identity, file, audit=AuditLog(lines))
+    run(guarded, {"type": "lifespan"})
+    assert following[0] is not None
+    assert following[0].is_set()
+    assert [line.peer for line in lines.events] == ["web"]
 
 
 def test_servers_take_the_protected_application_for_asgi_3(ca: ForgedAuthority) -> None:

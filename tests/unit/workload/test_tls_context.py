@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -125,6 +126,17 @@ def test_a_handshake_that_waits_for_the_peer_is_no_refusal() -> None:
     with pytest.raises(ssl.SSLError):
         server.do_handshake()
     assert [error.reason for error in told] == [Reason.PEER_HANDSHAKE]
+
+
+def test_a_connection_that_breaks_is_no_refusal() -> None:
+    told: list[ZeroTrustError] = []
+    client = client_context(FixedIdentity(CA.snapshot("web")), LEDGER, on_refused=told.append)
+    ours, theirs = socket.socketpair()
+    with client.wrap_socket(ours, do_handshake_on_connect=False) as tls:
+        theirs.close()
+        with pytest.raises(ConnectionError):
+            tls.do_handshake()
+    assert told == []
 
 
 def test_a_remembered_peer_is_judged_again_once_a_certificate_of_its_chain_ends() -> None:

@@ -269,3 +269,18 @@ to = ["GET /d"]
     web = SpiffeId.parse("spiffe://example.org/web")
     assert policy.decide(web, "GET", "/a", Mode.BOUND).rule == "by-path"
     assert policy.decide(web, "GET", "/b", Mode.BOUND).rule == "by-id"
+
+
+def test_our_own_trust_domain_is_never_federated() -> None:
+    rule = Allow("partner", ("spiffe://partner.example/web",), ("GET /a",))
+    assert policy(rule, federated=frozenset({PARTNER}))
+    with pytest.raises(PolicyFault, match="is never federated"):
+        policy(rule, federated=frozenset({PARTNER, OWN}))
+
+
+def test_rules_are_counted_to_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "MAX_RULES", 2)
+    stop = Deny("stop", ("batch",), ("*",))
+    assert policy(READ, stop)
+    with pytest.raises(PolicyFault, match="more than 2 rules"):
+        policy(READ, stop, Deny("stop-too", ("web",), ("*",)))
