@@ -238,6 +238,24 @@ def test_a_policy_file_keeps_the_alarm_it_came_with(ca: ForgedAuthority, tmp_pat
     assert bare.alarm is not None
 
 
+def test_the_policy_file_is_followed_from_the_first_call_on_where_no_lifespan_is(
+    ca: ForgedAuthority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY)
+    path.chmod(0o600)
+    monkeypatch.setattr("zerotrust.asgi.connection.peer_of", lambda _: _verified(ca))
+    connection = Connection(asyncio.BaseTransport({"sockname": ("127.0.0.1", 1)}))
+    file, identity = PolicyFile(path), FixedIdentity(ca.snapshot("orders"))
+    app = protect(unreachable, identity, file, audit=AuditLog(Lines()))
+    followed = [file._stop]
+    run(app, scope(extensions={PEER: connection, TARGET: b"/echo"}))
+    followed.append(file._stop)
+    file.stop()
+    assert followed[0] is None
+    assert followed[1] is not None
+
+
 def test_the_end_of_the_application_ends_what_follows_the_policy_and_writes_what_was_counted(
     ca: ForgedAuthority, tmp_path: Path
 ) -> None:

@@ -284,3 +284,10 @@ def test_rules_are_counted_to_the_last_one(monkeypatch: pytest.MonkeyPatch) -> N
     assert policy(READ, stop)
     with pytest.raises(PolicyFault, match="more than 2 rules"):
         policy(READ, stop, Deny("stop-too", ("web",), ("*",)))
+
+
+def test_a_template_under_two_names_leaves_the_texts_of_others_as_they_are() -> None:
+    twice = Allow("twice", ("db",), ("GET /orders/{number}",))
+    after = Allow("after", ("web",), ("GET /prices",))
+    decision = policy(READ, twice, after).decide(WEB, "GET", "/prices", Mode.BOUND)
+    assert decision == Decision(None, "after", "GET /prices")

@@ -100,3 +100,27 @@ def test_an_explanation_tells_what_each_rule_misses() -> None:
     assert write.applies
     *_, write = explain(policy(), OWN.id("db"), "GET", "/x", Mode.BOUND)
     assert write.missing == ("from", "to", "token")
+
+
+@pytest.mark.parametrize(
+    ("caller", "path", "missing"),
+    [
+        ("web", "/orders/7", ()),
+        ("db", "/orders/7", ("from",)),
+        ("web", "/prices", ("to",)),
+    ],
+)
+def test_a_rule_applies_where_nothing_is_missing(
+    caller: str, path: str, missing: tuple[str, ...]
+) -> None:
+    read = explain(policy(), OWN.id(caller), "GET", path, Mode.BOUND)[0]
+    assert (read.rule, read.missing) == (READ, missing)
+    assert read.applies is not bool(missing)
+
+
+@pytest.mark.parametrize(("failing", "more"), [(1, ""), (2, " (and 1 more)")])
+def test_tests_that_fail_beside_the_first_are_counted(failing: int, more: str) -> None:
+    tests = (PolicyTest("reads", "web", "GET /orders/7", "deny"),) * failing
+    with pytest.raises(BadPolicy) as caught:
+        require_tests(policy(*tests), parse_target, name="p")
+    assert caught.value.detail.endswith(f"got allow:read{more}; mend the rules or the test")
