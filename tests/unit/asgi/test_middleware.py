@@ -17,7 +17,14 @@ from support.identities import FixedIdentity
 from support.served import POLICY, Lines, until
 from zerotrust import clock
 from zerotrust.asgi import protect
-from zerotrust.asgi.connection import PEER, TARGET, Connection, connection_of, target_of
+from zerotrust.asgi.connection import (
+    PEER,
+    TARGET,
+    Connection,
+    authorities_at,
+    connection_of,
+    target_of,
+)
 from zerotrust.asgi.identity_headers import HIDDEN
 from zerotrust.asgi.middleware import Protected
 from zerotrust.audit import AuditEvent, AuditLog
@@ -315,6 +322,24 @@ def test_plain_uvicorn_serves_nothing_of_a_protected_application(ca: ForgedAutho
 )
 def test_the_target_is_read_as_sent(parts: dict[str, Any], target: bytes) -> None:
     assert target_of(scope(**parts)) == target
+
+
+@pytest.mark.parametrize(
+    ("address", "answers"), [("127.0.0.1", True), ("::1", True), ("192.0.2.1", False), ("x", False)]
+)
+def test_localhost_is_a_name_of_ours_on_a_loopback_address_alone(
+    ca: ForgedAuthority, address: str, answers: bool
+) -> None:
+    connection = Connection(asyncio.BaseTransport({"sockname": (address, 8443)}))
+    names = authorities_at(ca.issue("orders", dns=["orders.test"]), connection.listener)
+    assert "orders.test:8443" in names
+    assert ("localhost:8443" in names) is answers
+
+
+@pytest.mark.parametrize("sockname", [None, "/run/orders.sock", ("127.0.0.1",)])
+def test_a_listener_without_a_port_is_no_loopback_one(sockname: Any) -> None:
+    connection = Connection(asyncio.BaseTransport({"sockname": sockname}))
+    assert connection.listener == (0, False)
 
 
 def test_no_connection_is_found_in_a_scope_without_one() -> None:
