@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from support.served import Served, until
+from support.served import Served, echo, until
 from zerotrust.asgi import protocols
 from zerotrust.asgi.limits import Limits
 
@@ -102,6 +104,22 @@ def test_a_request_whose_header_does_not_arrive_ends_the_connection(
             second.sock.sendall(b"GET /echo HTTP/1.1\r\nHost:")
             for wire in (never, half, second):
                 assert wire.ends_within(5) is not None
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+def test_an_answer_may_take_longer_than_a_head(monkeypatch: pytest.MonkeyPatch, http: str) -> None:
+    monkeypatch.setattr(protocols, "HEADER_SECONDS", 0.2)
+    monkeypatch.setattr(protocols, "LOOK_SECONDS", 0.1)
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await asyncio.sleep(1.0)
+        await echo(scope, receive, send)
+
+    with Served(slow, options={"http": http}) as served:
+        web = served.caller()
+        with web.connect() as wire:
+            assert wire.ask("/echo", web.tokens()).status == 200
 
 
 def test_a_failed_handshake_leaves_one_audit_line_with_the_address() -> None:

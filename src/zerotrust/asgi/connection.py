@@ -83,10 +83,6 @@ class Connection:
         self.guards = None
         self.exchange: Exchange | None = None
 
-    def is_over(self, now: float) -> bool:
-        """Whether the peer's chain has ended."""
-        return self.peer is None or now >= self.peer.expires_at
-
     def still_allows(self, now: float) -> bool:
         """Whether the exchange in flight may go on."""
         exchange = self.exchange

@@ -116,7 +116,6 @@ class Plain(asyncio.BaseTransport):
 def test_a_connection_without_tls_has_no_peer(ca: ForgedAuthority) -> None:
     connection = Connection(Plain())
     assert connection.peer is None
-    assert connection.is_over(0)
     faked = scope(extensions={PEER: connection, TARGET: b"/echo"})
     lines = Lines()
     assert run(protected(ca, audit=AuditLog(lines)), faked)[0]["status"] == 401

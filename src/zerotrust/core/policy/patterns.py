@@ -81,7 +81,7 @@ class RoutePattern:
     @property
     def everything(self) -> bool:
         """Whether this is the lone `*`, which covers WebSocket and gRPC calls too."""
-        return self.method == ANY and not self.segments
+        return self.method == ANY and not self.segments and not self.tail
 
     def covers(self, method: str, path: str) -> bool:
         """Whether this template covers that call; `path` is decoded once and canonical."""

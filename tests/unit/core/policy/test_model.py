@@ -91,6 +91,13 @@ def test_a_deny_rule_overrules_every_allow_rule_in_any_order() -> None:
         assert policy(*rules).decide(WEB, "GET", "/x", Mode.BOUND).reason is None
 
 
+@pytest.mark.parametrize(("method", "path"), [("WS", "/a"), ("grpc", "a.B/C")])
+def test_a_rule_for_every_http_path_opens_no_websocket_and_no_grpc(method: str, path: str) -> None:
+    rules = policy(Allow("all", ("web",), ("* /{path...}",)))
+    assert rules.decide(WEB, "GET", "/a", Mode.BOUND).rule == "all"
+    assert rules.decide(WEB, method, path, Mode.BOUND).reason is Reason.RULE_NONE
+
+
 def test_a_star_denies_websockets_and_grpc_too() -> None:
     ws, grpc = Allow("ws", ("web",), ("WS /e",)), Allow("g", ("web",), ("grpc:a.B/C",))
     braked = policy(READ, ws, grpc, Deny("stop", ("...",), ("*",)))
