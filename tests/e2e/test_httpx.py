@@ -438,7 +438,8 @@ def test_rotation_under_threads_fails_no_request(
             snapshots.append(snapshots.pop(0))
 
     rotator = threading.Thread(target=rotate)
-    with Flavour(library, "sync").client(me, peer=ORDERS, base_url=_url(orders)) as client:
+    patient = {"peer": ORDERS, "base_url": _url(orders), "timeout": 60}  # of a busy machine
+    with Flavour(library, "sync").client(me, **patient) as client:
         rotator.start()
         try:
             with ThreadPoolExecutor(8) as pool:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from support.handshake import verified_by_openssl
 from support.svid_corpus import DAY, MUTANTS, OVERSIZE, Chain, Mutant, World
+from support.tools import tool
 from zerotrust.core.errors import CertificateRejected, Reason
 from zerotrust.core.spiffe import certificate
 from zerotrust.core.spiffe.bundle import BundleSet, TrustBundle
@@ -192,7 +193,7 @@ def test_the_openssl_command_agrees(purpose: str, world: World, tmp_path: Path) 
         (tmp_path / name).write_bytes(parsed.public_bytes(Encoding.PEM))
     subprocess.run(
         [
-            "openssl",
+            tool("openssl"),
             "verify",
             "-x509_strict",
             "-purpose",
